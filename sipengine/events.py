@@ -1,0 +1,115 @@
+"""What the endpoint tells its host.  All times are engine clock; the host alone converts them to wall time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sipengine.transport.flow import Address
+
+
+class RegistrationState(StrEnum):
+    UNREGISTERED = "unregistered"
+    REGISTERING = "registering"
+    """A REGISTER is under way and no binding stands."""
+    REGISTERED = "registered"
+    REFRESHING = "refreshing"
+    """A REGISTER is under way; the old binding still counts."""
+    FAILING = "failing"
+    """No usable answer; a retry is planned."""
+    REFUSED = "refused"
+    """A final no; a slow probe goes on."""
+    UNREGISTERING = "unregistering"
+    DISABLED = "disabled"
+
+
+class Trigger(StrEnum):
+    """Why a REGISTER was sent."""
+
+    BEAT = "beat"
+    GUARD = "guard"
+    OPERATOR = "operator"
+    CHANGE = "change"
+    RECOVERY = "recovery"
+
+
+@dataclass(slots=True)
+class RegistrationChanged:
+    """The registration of one account moved; carries all that is worth keeping of it."""
+
+    l_uuid: str
+    state: RegistrationState
+    trigger: Trigger
+    cause: str
+    """Key of the cause table (`wrong_password`, `timeout`, `dns_empty`, …), empty while all is well."""
+    code: int | None
+    """Final status; None when no answer came or none is known yet."""
+    reason: str
+    granted: int | None
+    bound_until_at: float | None
+    next_attempt_at: float | None
+    generation: int
+    failures: int
+    call_id: str
+    cseq: int
+    from_tag: str
+    contact: str
+    target: str
+    """``transport:host:port`` that was asked."""
+    round_trip: float | None
+    realm_seen: str
+    final: bool
+    """An exchange ended (worth a history row); False: a REGISTER just left."""
+    at: float
+
+
+@dataclass(slots=True)
+class CallStarted:
+    """An INVITE of a new call was relayed."""
+
+    key: str
+    call_id: str
+    l_uuid: str
+    direction: str
+    caller: str
+    callee: str
+    anonymous: bool
+    at: float
+
+
+@dataclass(slots=True)
+class CallAnswered:
+    key: str
+    at: float
+
+
+@dataclass(slots=True)
+class CallEnded:
+    """By BYE (`code` is the INVITE's 2xx), a failure, a CANCEL, or because nothing was heard of it for too long."""
+
+    key: str
+    code: int
+    reason: str
+    at: float
+
+
+@dataclass(slots=True)
+class ResolutionWanted:
+    """The core needs addresses; the host answers with `Endpoint.resolved(query, …)`."""
+
+    host: str
+    port: int | None
+    transport: str | None
+    """From the URI's transport parameter."""
+    secure: bool = False
+
+
+@dataclass(slots=True)
+class Target:
+    """One address to try, in order (RFC 3263 §4)."""
+
+    transport: str
+    address: Address
+
+
+Event = RegistrationChanged | CallStarted | CallAnswered | CallEnded | ResolutionWanted

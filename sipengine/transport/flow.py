@@ -1,0 +1,53 @@
+"""Where a message came from and must go: listeners and flows (RFC 3261 §18, RFC 5626 §2).
+
+Values only.  Sockets belong to `sipengine.asyncio`, which maps a listener to its socket and a stream flow to its connection.
+"""
+
+from __future__ import annotations
+
+Address = tuple[str, int]
+"""Numeric host (IPv6 without brackets) and port."""
+
+
+class Listener:
+    """A local socket: what it is bound to, and the name it puts into Via, Record-Route and Contact."""
+
+    __slots__ = ("flows", "host", "port", "sent_by", "transport")
+
+    def __init__(self, transport: str, host: str, port: int, sent_by: bytes) -> None:
+        self.transport = transport
+        """``"udp"`` or ``"tcp"``."""
+        self.host = host
+        self.port = port
+        self.sent_by = sent_by
+        """``host:port`` as peers shall see it, brackets around IPv6."""
+        self.flows: dict[Address, Flow] = {}
+        """UDP: flows already made for remote addresses, bounded by the endpoint."""
+
+    def __repr__(self) -> str:
+        return f"{self.transport}:{self.host}:{self.port}"
+
+
+class Flow:
+    """A way between one local socket and one remote address.
+
+    UDP flows are made on demand and never end.  A stream flow is one connection: either accepted, or opened by the host when
+    the first message for it is sent.
+    """
+
+    __slots__ = ("accepted", "closed", "framer", "listener", "remote")
+
+    def __init__(self, listener: Listener, remote: Address, accepted: bool = False) -> None:
+        self.listener = listener
+        self.remote = remote
+        self.accepted = accepted
+        """Stream: the peer opened it (its source port cannot be connected to)."""
+        self.closed = False
+        self.framer: object | None = None
+
+    @property
+    def reliable(self) -> bool:
+        return self.listener.transport != "udp"
+
+    def __repr__(self) -> str:
+        return f"{self.listener.transport}:{self.remote[0]}:{self.remote[1]}"

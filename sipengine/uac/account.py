@@ -1,0 +1,36 @@
+"""A uacreg account as the engine sees it: the seed table's columns as an immutable value (kamailio-uac table version 6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class UacAccount:
+    """One row.  Secrets never show in `repr`."""
+
+    l_uuid: str
+    l_username: str
+    l_domain: str
+    r_username: str
+    r_domain: str
+    realm: str = ""
+    auth_username: str = ""
+    auth_password: str = field(default="", repr=False)
+    auth_ha1: str = field(default="", repr=False)
+    auth_proxy: str = ""
+    """``sip:`` URI that REGISTER goes to; empty: `r_domain` (the host fills in the provider's proxy)."""
+    expires: int = 3600
+    enabled: bool = True
+    reg_delay: int = 0
+    contact_addr: str = ""
+    """``host[:port][;params]``; empty: the configured address, else the local address of the route to the registrar."""
+    contact_user: str = ""
+    socket: str = ""
+    """``proto:ip:port``; empty: the first listener that reaches the target."""
+
+    def same_binding(self, other: UacAccount) -> bool:
+        """Whether both rows name the same binding at the same registrar (else the old one must be un-REGISTERed)."""
+        return (self.r_username, self.r_domain, self.contact_user, self.contact_addr, self.auth_proxy, self.socket) == (
+            other.r_username, other.r_domain, other.contact_user, other.contact_addr, other.auth_proxy, other.socket
+        )

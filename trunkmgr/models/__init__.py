@@ -1,0 +1,21 @@
+"""The tables of trunkmgr, one module a subject."""
+
+from trunkmgr.models.call import Call
+from trunkmgr.models.node import Change, Node, Order
+from trunkmgr.models.provider import Provider
+from trunkmgr.models.registration import Registration, RegistrationEvent
+from trunkmgr.models.routing import Domain
+from trunkmgr.models.uacreg import UacReg, UacRegOptions
+
+__all__ = [
+    "Call",
+    "Change",
+    "Domain",
+    "Node",
+    "Order",
+    "Provider",
+    "Registration",
+    "RegistrationEvent",
+    "UacReg",
+    "UacRegOptions",
+]

@@ -1,0 +1,34 @@
+"""Calls: one record each, written when a call starts and completed when it ends."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class Call(models.Model):
+    """A call detail record; `ended_time` empty means that the call is going on."""
+
+    class Direction(models.TextChoices):
+        INBOUND = "in", "In"
+        OUTBOUND = "out", "Out"
+
+    key = models.CharField(max_length=32, unique=True, help_text="Drawn by the engine for each response context.")
+    call_id = models.CharField(max_length=255, db_index=True)
+    l_uuid = models.CharField(max_length=64, db_index=True)
+    direction = models.CharField(max_length=3, choices=Direction.choices)
+    caller = models.CharField(max_length=128, default="", blank=True)
+    callee = models.CharField(max_length=128, default="", blank=True)
+    anonymous = models.BooleanField(default=False, help_text="The caller was hidden from the far side.")
+    started_time = models.DateTimeField()
+    answered_time = models.DateTimeField(null=True)
+    ended_time = models.DateTimeField(null=True, db_index=True)
+    code = models.PositiveSmallIntegerField(null=True, help_text="Final answer to the INVITE.")
+    reason = models.CharField(max_length=120, default="", blank=True)
+    node = models.CharField(max_length=64, default="", blank=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["l_uuid", "-started_time"])]
+        ordering = ["-started_time"]
+
+    def __str__(self) -> str:
+        return f"{self.caller} → {self.callee}"

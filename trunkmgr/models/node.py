@@ -1,0 +1,69 @@
+"""SIP workers, the orders for them, and the log of changes that they follow."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class Node(models.Model):
+    """A SIP worker; its name is stable over restarts (`TRUNKMGR_NODE`)."""
+
+    name = models.CharField(max_length=64, unique=True)
+    instance = models.CharField(max_length=32, default="", blank=True, help_text="Drawn anew at each start.")
+    host = models.CharField(max_length=255, default="", blank=True)
+    pid = models.PositiveIntegerField(null=True)
+    started_time = models.DateTimeField(null=True)
+    heartbeat_time = models.DateTimeField(null=True)
+    stopped_time = models.DateTimeField(null=True, help_text="Set by an orderly stop.")
+    listen = models.JSONField(default=list, help_text='Bound sockets: ["udp:0.0.0.0:5060", …].')
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Change(models.Model):
+    """A line of the change log: this row of that table was written or deleted.
+
+    Written in the transaction of the change itself; workers read it by rising id, with an overlap.
+    """
+
+    class Table(models.TextChoices):
+        UACREG = "uacreg"
+        PROVIDER = "provider"
+        DOMAIN = "domain"
+
+    table = models.CharField(max_length=16, choices=Table.choices)
+    key = models.CharField(max_length=128, help_text="l_uuid, provider id or l_domain.")
+    time = models.DateTimeField(auto_now_add=True)
+    who = models.CharField(max_length=150, default="", blank=True)
+
+    def __str__(self) -> str:
+        return f"{self.table} {self.key}"
+
+
+class Order(models.Model):
+    """Something one worker shall do once and answer; ignored past its deadline."""
+
+    class Verb(models.TextChoices):
+        REGISTER = "register"
+        UNREGISTER = "unregister"
+        DUMP = "dump"
+
+    node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="orders")
+    verb = models.CharField(max_length=16, choices=Verb.choices)
+    payload = models.JSONField(default=dict, help_text="Row keys and plain options; never a secret.")
+    who = models.CharField(max_length=150, default="", blank=True)
+    created_time = models.DateTimeField(auto_now_add=True)
+    deadline = models.DateTimeField()
+    claimed_time = models.DateTimeField(null=True)
+    finished_time = models.DateTimeField(null=True)
+    result = models.JSONField(null=True, help_text='{"ok": bool, "message": text, …}')
+
+    class Meta:
+        indexes = [models.Index(fields=["node", "claimed_time"])]
+
+    def __str__(self) -> str:
+        return f"{self.verb} for {self.node_id}"

@@ -1,0 +1,90 @@
+"""Live registration state, written by the owning worker only, and its append-only history."""
+
+from __future__ import annotations
+
+from django.db import models
+
+from trunkmgr.models.node import Node
+from trunkmgr.models.uacreg import UacReg
+
+
+class State(models.TextChoices):
+    """State of a registration as the worker sees it (pages add Unknown when the worker is silent)."""
+
+    UNREGISTERED = "unregistered", "Not registered yet"
+    REGISTERING = "registering", "Registering"
+    REGISTERED = "registered", "Registered"
+    REFRESHING = "refreshing", "Refreshing"
+    FAILING = "failing", "Failing"
+    REFUSED = "refused", "Refused"
+    UNREGISTERING = "unregistering", "Unregistering"
+    DISABLED = "disabled", "Disabled"
+
+
+class Trigger(models.TextChoices):
+    """Why a REGISTER was sent."""
+
+    BEAT = "beat", "Planned by beat"
+    GUARD = "guard", "Sent by the worker's guard"
+    OPERATOR = "operator", "Ordered by an operator"
+    CHANGE = "change", "The account changed"
+    RECOVERY = "recovery", "The worker started"
+
+
+class Registration(models.Model):
+    """What is known of one account's binding; one row an account, from the account's creation."""
+
+    account = models.OneToOneField(
+        UacReg, to_field="l_uuid", on_delete=models.CASCADE, db_constraint=False, db_column="l_uuid",
+        primary_key=True, related_name="registration",
+    )
+    owner = models.ForeignKey(Node, on_delete=models.SET_NULL, null=True, blank=True, related_name="registrations")
+    fence = models.BigIntegerField(default=0, help_text="Rises with each change of owner; a write with an older one is refused.")
+    state = models.CharField(max_length=16, choices=State.choices, default=State.UNREGISTERED)
+    state_time = models.DateTimeField(null=True, help_text="Since when the state holds.")
+    cause = models.CharField(max_length=32, default="", blank=True, help_text="Key of the cause table (docs), empty while all is well.")
+    code = models.PositiveSmallIntegerField(null=True, help_text="Last final answer; empty when none came.")
+    reason = models.CharField(max_length=120, default="", blank=True)
+    trigger = models.CharField(max_length=16, choices=Trigger.choices, default="", blank=True)
+    granted = models.PositiveIntegerField(null=True, help_text="Seconds granted by the last 200.")
+    bound_until_time = models.DateTimeField(null=True, help_text="When the binding lapses at the registrar.")
+    next_attempt_time = models.DateTimeField(null=True, db_index=True, help_text="Next refresh or retry.")
+    generation = models.BigIntegerField(default=0, help_text="Rises with each answered REGISTER; a plan names the one it was made for.")
+    failures = models.PositiveIntegerField(default=0, help_text="Failures in a row.")
+    call_id = models.CharField(max_length=128, default="", blank=True)
+    cseq = models.PositiveBigIntegerField(default=0)
+    from_tag = models.CharField(max_length=64, default="", blank=True)
+    contact = models.CharField(max_length=512, default="", blank=True)
+    target = models.CharField(max_length=128, default="", blank=True, help_text="transport:host:port that answered last.")
+    round_trip = models.FloatField(null=True, help_text="Seconds from REGISTER to its final answer.")
+    realm_seen = models.CharField(max_length=128, default="", blank=True)
+
+    def __str__(self) -> str:
+        return f"{self.account_id}: {self.get_state_display()}"
+
+
+class RegistrationEvent(models.Model):
+    """One thing that happened to a registration; rows are added and never changed.
+
+    Holds the account's `l_uuid` as text, so that history outlives the account.
+    """
+
+    l_uuid = models.CharField(max_length=64)
+    time = models.DateTimeField()
+    state = models.CharField(max_length=16, choices=State.choices)
+    trigger = models.CharField(max_length=16, choices=Trigger.choices, default="", blank=True)
+    cause = models.CharField(max_length=32, default="", blank=True)
+    code = models.PositiveSmallIntegerField(null=True)
+    reason = models.CharField(max_length=120, default="", blank=True)
+    granted = models.PositiveIntegerField(null=True)
+    round_trip = models.FloatField(null=True)
+    target = models.CharField(max_length=128, default="", blank=True)
+    node = models.CharField(max_length=64, default="", blank=True)
+    who = models.CharField(max_length=150, default="", blank=True, help_text="The operator, where one acted.")
+
+    class Meta:
+        indexes = [models.Index(fields=["l_uuid", "-time"])]
+        ordering = ["-time", "-id"]
+
+    def __str__(self) -> str:
+        return f"{self.l_uuid} {self.state} {self.code or ''}"

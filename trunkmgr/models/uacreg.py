@@ -1,0 +1,91 @@
+"""uacreg accounts: the seed module's table column by column, and our own columns beside it.
+
+`UacReg` maps exactly table version 6 of Kamailio's `uacreg`; nothing may be added to it.  What trunkmgr
+knows beyond the seed stands in `UacRegOptions`, one row an account, joined by `l_uuid` (not by `id`: a foreign
+`uacreg` table may be rebuilt by its owner, the uuid is what both sides agree on).
+"""
+
+from __future__ import annotations
+
+from django.db import models
+
+from trunkmgr.models.credential import SecretField
+
+#: Bit of `flags` that the seed module calls disabled; the only one an operator may set.
+FLAG_DISABLED = 1
+
+
+class UacReg(models.Model):
+    """One account at a provider, with the columns of Kamailio's `uacreg` (table version 6)."""
+
+    l_uuid = models.CharField(
+        "local unique id", max_length=64, unique=True, default="",
+        help_text="User part of our Contact, and what the provider calls us by. Cannot be changed later.",
+    )
+    l_username = models.CharField("local user", max_length=64, default="", help_text="User that inbound calls go to.")
+    l_domain = models.CharField("local domain", max_length=64, default="", help_text="Its next hop is set under Domains.")
+    r_username = models.CharField("remote user", max_length=64, default="", help_text="User name at the provider: From and To of REGISTER.")
+    r_domain = models.CharField("remote domain", max_length=64, default="", help_text="The provider's SIP domain.")
+    realm = models.CharField(max_length=64, default="", blank=True, help_text="Empty accepts the provider's realm.")
+    auth_username = models.CharField("authentication user", max_length=64, default="", blank=True)
+    auth_password = SecretField("password", default="", blank=True)
+    auth_ha1 = SecretField("HA1", default="", blank=True, help_text="32 hex digits, MD5; used instead of the password.")
+    auth_proxy = models.CharField(
+        "outbound proxy", max_length=255, default="", blank=True,
+        help_text="sip: URI that REGISTER is sent to; empty sends it to the remote domain.",
+    )
+    expires = models.IntegerField(default=3600, help_text="Seconds asked for; 0 never registers.")
+    flags = models.IntegerField(default=0, help_text="Bit 1: disabled.")
+    reg_delay = models.IntegerField("registration delay", default=0, help_text="Seconds from start to the first REGISTER.")
+    contact_addr = models.CharField(
+        "contact address", max_length=255, default="", blank=True,
+        help_text="host[:port][;parameters] of our Contact; empty takes UAC_REG_CONTACT_ADDR.",
+    )
+    contact_user = models.CharField(
+        "contact user", max_length=255, default="", blank=True,
+        help_text="User part of our Contact instead of the local unique id.",
+    )
+    socket = models.CharField(
+        "local socket", max_length=128, default="", blank=True, help_text="proto:ip:port that REGISTER leaves from.",
+    )
+
+    class Meta:
+        db_table = "uacreg"
+        ordering = ["l_uuid"]
+        verbose_name = "uacreg account"
+        verbose_name_plural = "uacreg accounts"
+
+    def __str__(self) -> str:
+        return f"{self.l_username}@{self.l_domain} → {self.r_username}@{self.r_domain}"
+
+    @property
+    def enabled(self) -> bool:
+        return not self.flags & FLAG_DISABLED
+
+
+class UacRegOptions(models.Model):
+    """What trunkmgr keeps of an account beyond the seed's columns."""
+
+    class InboundIdentity(models.TextChoices):
+        KEEP = "keep", "Show the caller"
+        ANONYMOUS = "anonymous", "Hide the caller"
+
+    account = models.OneToOneField(
+        UacReg, to_field="l_uuid", on_delete=models.CASCADE, db_constraint=False, db_column="l_uuid",
+        primary_key=True, related_name="options",
+    )
+    provider = models.ForeignKey(
+        "trunkmgr.Provider", on_delete=models.SET_NULL, null=True, blank=True, related_name="accounts",
+    )
+    inbound_identity = models.CharField(
+        max_length=16, choices=InboundIdentity.choices, default=InboundIdentity.KEEP,
+        help_text="What the PBX sees of the caller of an inbound call.",
+    )
+    note = models.CharField(max_length=200, default="", blank=True)
+
+    class Meta:
+        verbose_name = "account options"
+        verbose_name_plural = "account options"
+
+    def __str__(self) -> str:
+        return str(self.account_id)
