@@ -1,0 +1,173 @@
+"""Causes: what a trunk's state means in plain words, and what to do about it.
+
+The worker stores only a key (`wrong_password`, `timeout`, …) with code, reason and target; the words are made here, so
+that a better sentence needs no migration.  Does not decide which cause holds: `sipengine.uac.registration` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+#: Reason phrases come from the network; nobody needs more of one than this.
+REASON_LIMIT = 120
+
+
+class Shown(StrEnum):
+    """The six states people see; each has a shape, a word and a rank (worst first)."""
+
+    REFUSED = "ref"
+    FAILING = "fail"
+    UNKNOWN = "unk"
+    REFRESHING = "work"
+    REGISTERED = "ok"
+    DISABLED = "off"
+
+    @property
+    def label(self) -> str:
+        return self.name.capitalize()
+
+    @property
+    def rank(self) -> int:
+        return list(Shown).index(self)
+
+    @property
+    def needs_attention(self) -> bool:
+        return self in (Shown.REFUSED, Shown.FAILING, Shown.UNKNOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Texts of one cause; `{names}` are filled in from the registration."""
+
+    shown: Shown
+    short: str
+    sentence: str
+    fix: str
+
+
+CAUSES: dict[str, Cause] = {
+    # The provider said no: a person is needed.
+    "wrong_password": Cause(
+        Shown.REFUSED, "Password refused", "The provider does not accept the password.",
+        "Enter the SIP password again. It is not the password of the customer portal.",
+    ),
+    "unknown_user": Cause(
+        Shown.REFUSED, "Account unknown", "The provider does not know this user name.",
+        "Check user name and domain; some want the number with country code, without +.",
+    ),
+    "realm_mismatch": Cause(
+        Shown.REFUSED, "Realm does not match", 'The provider asks for realm "{got}", this trunk is set to "{want}".',
+        'Clear the realm to accept the provider\'s, or set it to "{got}".',
+    ),
+    "contact_number": Cause(
+        Shown.REFUSED, "Number wanted in Contact", "The provider accepts only your number in the Contact.",
+        'Set Contact user to "{number}" and register again.',
+    ),
+    "banned_403": Cause(
+        Shown.REFUSED, "Blocked by provider", "The provider blocks us, most likely after too many tries.",
+        "Stop other devices with this account, wait {ban}, ask for {our_ip} to be unblocked.",
+    ),
+    # No usable answer: we keep trying.
+    "dns_empty": Cause(
+        Shown.FAILING, "No address found", "DNS has no address for {host}.",
+        "Check the spelling; else set a proxy.",
+    ),
+    "tls_name": Cause(
+        Shown.FAILING, "Certificate name differs", "The certificate is for {cert}, we called {host}.",
+        "Use the name on the certificate as proxy. Do not turn checking off.",
+    ),
+    "timeout": Cause(
+        Shown.FAILING, "No answer in 32 s", "{target} does not answer.",
+        "Check firewall for {proto} {port}; other trunks there fine? Then ask the provider.",
+    ),
+    "busy_503": Cause(
+        Shown.FAILING, "Provider asks to wait", "The provider is overloaded and asked us to wait {wait}.",
+        "Nothing to do. We wait as asked. Over an hour: call the provider.",
+    ),
+    # Under way.
+    "interval_423": Cause(
+        Shown.REFRESHING, "Asking for {longer}", "The provider wants a longer registration time, at least {longer}.",
+        "Done by itself. Set expiry to {longer} to save one exchange.",
+    ),
+    "nat_changed": Cause(
+        Shown.REFRESHING, "Our address changed", "The provider now sees another address of ours.",
+        "Done by itself. Often? Ask for a fixed address or use TCP/TLS.",
+    ),
+    # Registered, with a remark.
+    "short_grant": Cause(
+        Shown.REGISTERED, "Granted {granted} s, asked {asked}", "The provider gave a shorter time than we asked for.",
+        "Nothing to do, we renew at {renew} s.",
+    ),
+    # Nobody watches it now.
+    "worker_silent": Cause(
+        Shown.UNKNOWN, "Worker silent", "{worker} has sent no beat for {silence}. Calls may still work.",
+        "Check the service on {worker_host}.",
+    ),
+    "worker_stopped": Cause(
+        Shown.UNKNOWN, "Worker stopped", "{worker} was stopped {silence} ago. Bindings stay at the provider until they expire.",
+        "Start the service on {worker_host} again.",
+    ),
+    "no_worker": Cause(
+        Shown.UNKNOWN, "No worker", "No SIP worker has taken this trunk yet.",
+        "Check that the service runs: make run, or manage.py runsip.",
+    ),
+    "beat_late": Cause(
+        Shown.UNKNOWN, "Beat late", "Last news from {worker} is {silence} old.", "Wait. Over 10 s it becomes Unknown.",
+    ),
+    # Switched off by a person.
+    "disabled": Cause(
+        Shown.DISABLED, "Disabled by operator", "{who} switched it off{when}{note}.",
+        "Enable it, or delete it if it is no longer used.",
+    ),
+    "unregistered": Cause(
+        Shown.DISABLED, "Not registered", "This trunk holds no registration and no attempt is planned.",
+        "Press Register now. A trunk with expiry 0 never registers by itself.",
+    ),
+}
+
+#: What the six states read where no cause is stored.
+UNDER_WAY = {
+    "registering": "Registering", "refreshing": "Renewing", "unregistering": "Removing the registration",
+    "unregistered": "Waiting for its turn",
+}
+
+#: Words for a parameter that the registration does not tell.
+_UNTOLD = {
+    "got": "another realm", "want": "", "number": "Remote user name", "ban": "a while", "our_ip": "our address",
+    "host": "the provider", "cert": "another name", "target": "The provider", "proto": "UDP", "port": "5060",
+    "wait": "a while", "longer": "a longer time", "granted": "less", "asked": "more", "renew": "half of that",
+    "worker": "The worker", "silence": "some time", "worker_host": "its host", "who": "An operator", "when": "", "note": "",
+}
+
+
+class _Words(dict[str, str]):
+    def __missing__(self, name: str) -> str:
+        return _UNTOLD[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    short: str
+    sentence: str
+    fix: str
+
+
+def explain(key: str, code: int | None, reason: str, facts: Mapping[str, str]) -> Explanation:
+    """Put the cause `key` into words; a key without texts reads as the raw answer, never as a guess."""
+    cause = CAUSES.get(key)
+    if cause is None:
+        raw = answer(code, reason)
+        if not raw:
+            return Explanation("No usable answer", "No usable answer has come yet.", "Check user name, domain and proxy.")
+        return Explanation(
+            f"Answer {raw}", f"Answer {raw} not known to us.", "Look the answer up at the provider, or ask their support.",
+        )
+    words = _Words((name, value) for name, value in facts.items() if value)
+    return Explanation(cause.short.format_map(words), cause.sentence.format_map(words), cause.fix.format_map(words))
+
+
+def answer(code: int | None, reason: str) -> str:
+    """Code and reason phrase as one text, cut to what a page can hold."""
+    return f"{code or ''} {reason}".strip()[:REASON_LIMIT]

@@ -1,0 +1,220 @@
+"""What the status pages are told: one row a trunk, as JSON text, the same in the first snapshot and in every change.
+
+Times are seconds since 1970 on the server's clock, and every snapshot and beat carries that clock, so that a wrong clock
+in the browser does no harm.  Holds no secret: accounts are read without their password columns.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Any
+
+from django.utils import timezone
+
+from trunkmgr.causes import CAUSES, REASON_LIMIT, UNDER_WAY, Explanation, Shown, explain
+from trunkmgr.models import Call, Node, Registration
+from trunkmgr.models.registration import State
+
+#: Seconds without a heartbeat after which nobody watches a trunk any more, and after which its news are late.
+SILENT = 10.0
+LATE = 6.0
+#: Rows of one snapshot message: about 3 ms of compression, so that calls in the same loop do not wait.
+ROWS_PER_MESSAGE = 500
+#: Up to so many trunks the board says what to do under its table.
+ADVICE_LIMIT = 12
+
+#: Columns of the board in the order in which a snapshot sends them.
+FIELDS = (
+    "l_uuid", "id", "local", "remote", "provider", "state", "label", "raw", "since", "code", "reason", "cause", "why",
+    "until", "next", "worker", "generation",
+)
+
+_STEADY = {
+    State.REGISTERED: Shown.REGISTERED, State.FAILING: Shown.FAILING, State.REFUSED: Shown.REFUSED,
+    State.DISABLED: Shown.DISABLED,
+}
+_LABELS = {
+    State.REGISTERING: "Registering", State.UNREGISTERING: "Unregistering",
+}
+
+
+def dumps(payload: dict[str, Any]) -> str:
+    return json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
+
+
+def epoch(moment: datetime | None) -> float | None:
+    return None if moment is None else round(moment.timestamp(), 1)
+
+
+def duration(seconds: float) -> str:
+    """`1 h 21 min`, `14 min 27 s`, `26 s`; never negative."""
+    whole = max(0, int(seconds))
+    days, hours, minutes, rest = whole // 86400, whole // 3600 % 24, whole // 60 % 60, whole % 60
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def shown_state(state: str, cause: str, failures: int, planned: bool) -> Shown:
+    """The state people see, as long as the worker is alive.
+
+    A retry that is under way does not turn a failing trunk into a refreshing one: for the 32 seconds of a timeout the
+    board would tell good news that nobody has.
+    """
+    if state in _STEADY:
+        return _STEADY[State(state)]
+    if state == State.UNREGISTERED:
+        return Shown.REFRESHING if planned else Shown.DISABLED
+    if failures and state != State.UNREGISTERING:
+        return Shown.REFUSED if cause in CAUSES and CAUSES[cause].shown is Shown.REFUSED else Shown.FAILING
+    return Shown.REFRESHING
+
+
+def silence(node: Node | None, now: datetime) -> tuple[str, float]:
+    """Cause key and seconds since the last beat; an empty key while the worker is heard."""
+    if node is None:
+        return "no_worker", 0.0
+    last = node.stopped_time or node.heartbeat_time
+    age = (now - last).total_seconds() if last else SILENT + 1
+    if node.stopped_time:
+        return "worker_stopped", age
+    return ("worker_silent" if age > SILENT else ""), age
+
+
+def facts(registration: Registration) -> dict[str, str]:
+    """Parameters of the cause texts, as far as this registration tells them."""
+    account, node = registration.account, registration.owner
+    transport, _, rest = registration.target.partition(":")
+    host, _, port = rest.rpartition(":")
+    wait = ""
+    if registration.next_attempt_time and registration.state_time:
+        wait = duration((registration.next_attempt_time - registration.state_time).total_seconds())
+    now = timezone.now()
+    _, age = silence(node, now)
+    proxy = account.auth_proxy or (provider.proxy if (provider := _provider(registration)) else "")
+    note = _options_note(registration)
+    asked_host = proxy.removeprefix("sips:").removeprefix("sip:").partition(";")[0].rpartition("@")[2] or account.r_domain
+    return {
+        "got": registration.realm_seen, "want": account.realm, "number": account.r_username, "host": asked_host,
+        "target": f"{host} port {port} ({transport.upper()})" if port else asked_host,
+        "proto": transport.upper() if port else "", "port": port, "wait": wait,
+        "our_ip": registration.contact.rpartition("@")[2].partition(";")[0].partition(">")[0],
+        "granted": str(registration.granted or ""), "asked": str(account.expires), "renew": _renewal(registration),
+        "worker": node.name if node else "", "worker_host": (node.host if node else "") or "its host",
+        "silence": duration(age),
+        "when": timezone.localtime(registration.state_time).strftime(" on %-d %b %Y") if registration.state_time else "",
+        "note": f': "{note}"' if note else "",
+    }
+
+
+def _renewal(registration: Registration) -> str:
+    if registration.bound_until_time is None or registration.next_attempt_time is None or not registration.granted:
+        return ""
+    left = (registration.bound_until_time - registration.next_attempt_time).total_seconds()
+    return str(max(0, round(registration.granted - left)))
+
+
+def _provider(registration: Registration) -> Any:
+    options = getattr(registration.account, "options", None)
+    return options.provider if options else None
+
+
+def _options_note(registration: Registration) -> str:
+    options = getattr(registration.account, "options", None)
+    return options.note if options else ""
+
+
+def explanation(registration: Registration, cause: str | None = None) -> Explanation:
+    """Short text, sentence and cure of what holds for this registration (or of `cause` instead)."""
+    key = registration.cause if cause is None else cause
+    if key or registration.state in (State.FAILING, State.REFUSED):
+        return explain(key, registration.code, registration.reason, facts(registration))
+    if registration.state == State.UNREGISTERED and registration.next_attempt_time is None:
+        return explain("unregistered", None, "", {})
+    if registration.state == State.DISABLED:
+        return explain("disabled", None, "", facts(registration))
+    return Explanation(UNDER_WAY.get(registration.state, ""), "", "")
+
+
+def registration_row(registration: Registration) -> dict[str, Any]:
+    """Give one row of the board: the columns `FIELDS`, and the sentence and cure of its cause.
+
+    `registration` must be loaded with account, options, provider and owner (`selectors.board_rows` does).  Whether the
+    worker still watches is not part of the row: the page, which knows the time of the last beat, decides that.
+    """
+    account = registration.account
+    provider = _provider(registration)
+    text = explanation(registration)
+    shown = shown_state(
+        registration.state, registration.cause, registration.failures, registration.next_attempt_time is not None,
+    )
+    return {
+        "l_uuid": account.l_uuid, "id": account.pk,
+        "local": f"{account.l_username}@{account.l_domain}", "remote": f"{account.r_username}@{account.r_domain}",
+        "provider": provider.name if provider else account.r_domain,
+        "state": shown.value, "label": label(registration.state, shown), "raw": registration.state,
+        "since": epoch(registration.state_time), "code": registration.code,
+        "reason": registration.reason[:REASON_LIMIT], "cause": registration.cause, "why": text.short,
+        "until": epoch(registration.bound_until_time), "next": epoch(registration.next_attempt_time),
+        "worker": registration.owner.name if registration.owner else "", "generation": registration.generation,
+        "sentence": text.sentence, "fix": text.fix,
+    }
+
+
+def label(state: str, shown: Shown) -> str:
+    """The word on the badge: the shown state's, unless the worker knows it better."""
+    if shown is Shown.REFRESHING and state in _LABELS:
+        return _LABELS[State(state)]
+    if state == State.UNREGISTERED:
+        return "Waiting" if shown is Shown.REFRESHING else "Not registered"
+    return shown.label
+
+
+def registration_message(registration: Registration) -> dict[str, Any]:
+    return {"kind": "registration", "row": registration_row(registration)}
+
+
+def removed_message(l_uuid: str) -> dict[str, Any]:
+    return {"kind": "removed", "l_uuid": l_uuid}
+
+
+def calls_message(counts: dict[str, int]) -> dict[str, Any]:
+    """`counts`: calls going on of the trunks that changed, absolute, 0 included."""
+    return {"kind": "calls", "counts": counts}
+
+
+def node_row(node: Node) -> dict[str, Any]:
+    return {"name": node.name, "host": node.host, "beat": epoch(node.heartbeat_time), "stopped": epoch(node.stopped_time)}
+
+
+def snapshot(
+    rows: Iterable[dict[str, Any]], nodes: list[dict[str, Any]], calls: dict[str, int],
+) -> Iterator[dict[str, Any]]:
+    """Cut the whole board into messages; the first carries clock, workers and calls, the last says that it is the last."""
+    everything = list(rows)
+    parts = [everything[at:at + ROWS_PER_MESSAGE] for at in range(0, len(everything), ROWS_PER_MESSAGE)] or [[]]
+    advice = {}
+    if len(everything) <= ADVICE_LIMIT:
+        advice = {row["l_uuid"]: [row["sentence"], row["fix"]] for row in everything}
+    for number, part in enumerate(parts):
+        message: dict[str, Any] = {
+            "kind": "snapshot", "part": number, "last": number == len(parts) - 1,
+            "rows": [[row[name] for name in FIELDS] for row in part],
+        }
+        if number == 0:
+            message |= {
+                "now": epoch(timezone.now()), "fields": FIELDS, "nodes": nodes, "calls": calls, "advice": advice,
+            }
+        yield message
+
+
+def calls_going_on() -> dict[str, int]:
+    """How many calls each trunk has at this moment."""
+    counts: dict[str, int] = {}
+    for l_uuid in Call.objects.filter(ended_time=None).values_list("l_uuid", flat=True):
+        counts[l_uuid] = counts.get(l_uuid, 0) + 1
+    return counts
