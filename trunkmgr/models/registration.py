@@ -39,23 +39,31 @@ class Registration(models.Model):
         primary_key=True, related_name="registration",
     )
     owner = models.ForeignKey(Node, on_delete=models.SET_NULL, null=True, blank=True, related_name="registrations")
-    fence = models.BigIntegerField(default=0, help_text="Rises with each change of owner; a write with an older one is refused.")
+    fence = models.BigIntegerField(
+        default=0, help_text="Rises with each change of owner; a write with an older one is refused.",
+    )
     state = models.CharField(max_length=16, choices=State.choices, default=State.UNREGISTERED)
     state_time = models.DateTimeField(null=True, help_text="Since when the state holds.")
-    cause = models.CharField(max_length=32, default="", blank=True, help_text="Key of the cause table (docs), empty while all is well.")
+    cause = models.CharField(
+        max_length=32, default="", blank=True, help_text="Key of the cause table (docs), empty while all is well.",
+    )
     code = models.PositiveSmallIntegerField(null=True, help_text="Last final answer; empty when none came.")
     reason = models.CharField(max_length=120, default="", blank=True)
     trigger = models.CharField(max_length=16, choices=Trigger.choices, default="", blank=True)
     granted = models.PositiveIntegerField(null=True, help_text="Seconds granted by the last 200.")
     bound_until_time = models.DateTimeField(null=True, help_text="When the binding lapses at the registrar.")
     next_attempt_time = models.DateTimeField(null=True, db_index=True, help_text="Next refresh or retry.")
-    generation = models.BigIntegerField(default=0, help_text="Rises with each answered REGISTER; a plan names the one it was made for.")
+    generation = models.BigIntegerField(
+        default=0, help_text="Rises with each answered REGISTER; a plan names the one it was made for.",
+    )
     failures = models.PositiveIntegerField(default=0, help_text="Failures in a row.")
     call_id = models.CharField(max_length=128, default="", blank=True)
     cseq = models.PositiveBigIntegerField(default=0)
     from_tag = models.CharField(max_length=64, default="", blank=True)
     contact = models.CharField(max_length=512, default="", blank=True)
-    target = models.CharField(max_length=128, default="", blank=True, help_text="transport:host:port that answered last.")
+    target = models.CharField(
+        max_length=128, default="", blank=True, help_text="transport:host:port that answered last.",
+    )
     round_trip = models.FloatField(null=True, help_text="Seconds from REGISTER to its final answer.")
     realm_seen = models.CharField(max_length=128, default="", blank=True)
 

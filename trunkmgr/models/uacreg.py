@@ -23,8 +23,12 @@ class UacReg(models.Model):
         help_text="User part of our Contact, and what the provider calls us by. Cannot be changed later.",
     )
     l_username = models.CharField("local user", max_length=64, default="", help_text="User that inbound calls go to.")
-    l_domain = models.CharField("local domain", max_length=64, default="", help_text="Its next hop is set under Domains.")
-    r_username = models.CharField("remote user", max_length=64, default="", help_text="User name at the provider: From and To of REGISTER.")
+    l_domain = models.CharField(
+        "local domain", max_length=64, default="", help_text="Its next hop is set under Domains.",
+    )
+    r_username = models.CharField(
+        "remote user", max_length=64, default="", help_text="User name at the provider: From and To of REGISTER.",
+    )
     r_domain = models.CharField("remote domain", max_length=64, default="", help_text="The provider's SIP domain.")
     realm = models.CharField(max_length=64, default="", blank=True, help_text="Empty accepts the provider's realm.")
     auth_username = models.CharField("authentication user", max_length=64, default="", blank=True)
@@ -36,7 +40,9 @@ class UacReg(models.Model):
     )
     expires = models.IntegerField(default=3600, help_text="Seconds asked for; 0 never registers.")
     flags = models.IntegerField(default=0, help_text="Bit 1: disabled.")
-    reg_delay = models.IntegerField("registration delay", default=0, help_text="Seconds from start to the first REGISTER.")
+    reg_delay = models.IntegerField(
+        "registration delay", default=0, help_text="Seconds from start to the first REGISTER.",
+    )
     contact_addr = models.CharField(
         "contact address", max_length=255, default="", blank=True,
         help_text="host[:port][;parameters] of our Contact; empty takes UAC_REG_CONTACT_ADDR.",

@@ -1,0 +1,300 @@
+"""Everything that trunkmgr takes from the environment: each variable once, typed, with its default and a sentence.
+
+`.env.example` is written from this file (`python -m trunkmgr.env`), and a test holds the two together. Nothing
+else in the product reads `os.environ`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import logging
+import os
+import re
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+T = TypeVar("T")
+
+#: Parameters of the seed module that trunkmgr has no use for, and what stands in their place.
+REPLACED: dict[str, str] = {
+    "UAC_RESTORE_DLG": "dialogs are always kept by the worker as well as in Record-Route",
+    "UAC_RESTORE_FROM_AVP": "the original From stays in the response context",
+    "UAC_RESTORE_TO_AVP": "the original To stays in the response context",
+    "UAC_CREDENTIAL": "credentials stand in the uacreg accounts",
+    "UAC_AUTH_REALM_AVP": "credentials stand in the uacreg accounts",
+    "UAC_AUTH_USERNAME_AVP": "credentials stand in the uacreg accounts",
+    "UAC_AUTH_PASSWORD_AVP": "credentials stand in the uacreg accounts",
+    "UAC_REG_DB_TABLE": "the table is always called uacreg",
+    "UAC_REG_RETRY_INTERVAL": "a failure is retried with growing pauses of at most 15 minutes",
+    "UAC_REG_RANDOM_DELAY": "registrations are paced for each provider address; reg_delay of a row delays its first",
+    "UAC_REG_KEEP_CALLID": "a refresh always keeps its Call-ID (RFC 3261 §10.2.4)",
+    "UAC_REG_ACTIVE": "accounts are enabled and disabled one by one or all at once in the admin",
+    "UAC_REG_GC_INTERVAL": "the account table is swapped as a whole and needs no collection",
+    "UAC_REG_HASH_SIZE": "the account table grows by itself",
+    "UAC_REG_USE_DOMAIN": "inbound calls are looked up by their R-URI user",
+    "UAC_DEFAULT_SOCKET": "TRUNKMGR_SIP_LISTEN names the sockets, and the column socket picks one for an account",
+    "UAC_EVENT_CALLBACK": "answers reach the caller of send_request",
+    "UAC_RELOAD_DELTA": "a changed row takes effect by itself, there is no reload",
+}
+
+
+def boolean(text: str) -> bool:
+    if text.lower() in {"1", "true", "yes", "on"}:
+        return True
+    if text.lower() in {"0", "false", "no", "off", ""}:
+        return False
+    raise ValueError("write 1 or 0")
+
+
+def one_of(*allowed: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in allowed:
+            raise ValueError(f"write one of {', '.join(allowed)}")
+        return text.lower()
+
+    return parse
+
+
+def words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in re.split(r"[\s,]+", text) if word)
+
+
+def seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 1 <= value <= 3600:
+        raise ValueError("write seconds from 1 to 3600")
+    return value
+
+
+def folder(text: str) -> Path:
+    path = Path(text).expanduser()
+    path = path if path.is_absolute() else Path.cwd() / path
+    # The wake-up socket lives there, and Linux limits the path of a Unix socket to 107 bytes.
+    if len(os.fsencode(path / "node.sock")) > 107:
+        raise ValueError("the path is too long for a Unix socket; choose one under 97 bytes")
+    return path
+
+
+def host_port(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("write HOST:PORT, for example 127.0.0.1:8000")
+    return text
+
+
+def listeners(text: str) -> tuple[str, ...]:
+    entries = words(text)
+    if not entries:
+        raise ValueError("name at least one socket, for example udp:127.0.0.1:5060")
+    for entry in entries:
+        transport, _, rest = entry.partition(":")
+        try:
+            host_port(rest)
+            ipaddress.ip_address(rest.rpartition(":")[0].strip("[]"))
+        except ValueError as error:
+            raise ValueError(f"{entry!r} is not TRANSPORT:IP:PORT, for example udp:127.0.0.1:5060") from error
+        if transport not in {"udp", "tcp"}:
+            raise ValueError(f"{entry!r} starts with {transport!r}; write udp or tcp")
+    return entries
+
+
+def node_name(text: str) -> str:
+    # Channels allows these in a channel name, and the worker's is sip.NODE.
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", text):
+        raise ValueError("write 1 to 64 letters, digits, dots, hyphens or underscores")
+    return text
+
+
+def ring(text: str) -> tuple[str, ...]:
+    """Parse keys, newest first; each is the URL-safe base64 form of 32 bytes.  An error never repeats a key."""
+    keys = words(text)
+    for position, key in enumerate(keys, 1):
+        try:
+            size = len(base64.b64decode(key, altchars=b"-_", validate=True))
+        except (binascii.Error, ValueError):
+            size = -1
+        if size != 32:
+            raise ValueError(
+                f"key {position} is not 32 bytes in URL-safe base64; make one with: "
+                'python3 -c "import base64,os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())"'
+            )
+    return keys
+
+
+def database_url(text: str) -> str:
+    if text and urlsplit(text).scheme not in {"sqlite", "postgres", "postgresql", "psql", "pgsql"}:
+        raise ValueError("write sqlite:////absolute/path or postgres://USER:PASSWORD@HOST:PORT/NAME")
+    return text
+
+
+def redis_url(text: str) -> str:
+    if text and urlsplit(text).scheme not in {"redis", "rediss", "unix"}:
+        raise ValueError("write redis://HOST:PORT/NUMBER")
+    return text
+
+
+def rr_param(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9\-_.!~*']{1,32}", text):
+        raise ValueError("write a URI parameter name (RFC 3261 §25.1), for example vsf")
+    return text
+
+
+def log_level(text: str) -> str:
+    if text.upper() not in logging.getLevelNamesMapping():
+        raise ValueError("write DEBUG, INFO, WARNING or ERROR")
+    return text.upper()
+
+
+def variable(
+    name: str, parse: Callable[[str], T], default: str | Callable[[], str], sentence: str, *, secret: bool = False,
+) -> T:
+    """Declare one variable.  A callable default is one that depends on the machine."""
+    about: dict[str, Any] = {
+        "name": name, "parse": parse, "default": default, "sentence": sentence, "secret": secret,
+    }
+    return field(metadata=about, repr=not secret)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Env:
+    """The environment, parsed.  Secrets never show in `repr`."""
+
+    data_dir: Path = variable(
+        "TRUNKMGR_DATA_DIR", folder, lambda: str(BASE_DIR / "data"),
+        "Folder for the SQLite database, the keys and the wake-up socket.",
+    )
+    http: str = variable("TRUNKMGR_HTTP", host_port, "127.0.0.1:8000", "HOST:PORT of the web server.")
+    sip_listen: tuple[str, ...] = variable(
+        "TRUNKMGR_SIP_LISTEN", listeners, "udp:0.0.0.0:5060,tcp:0.0.0.0:5060",
+        "SIP sockets, separated by commas: TRANSPORT:IP:PORT.",
+    )
+    node: str = variable(
+        "TRUNKMGR_NODE", node_name, lambda: re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64] or "node",
+        "Name of this SIP worker, the same over restarts; default: the host name.",
+    )
+    secret_key: str = variable(
+        "TRUNKMGR_SECRET_KEY", str, "",
+        "Django's secret key; embedded makes one in the data folder when none is given.", secret=True,
+    )
+    field_keys: tuple[str, ...] = variable(
+        "TRUNKMGR_FIELD_KEYS", ring, "",
+        "Keys of stored passwords, newest first; embedded makes one in the data folder when none is given.",
+        secret=True,
+    )
+    seal_keys: tuple[str, ...] = variable(
+        "TRUNKMGR_SEAL_KEYS", ring, "",
+        "Keys of the Record-Route token, newest first; embedded makes one in the data folder when none is given.",
+        secret=True,
+    )
+    allowed_hosts: tuple[str, ...] = variable(
+        "TRUNKMGR_ALLOWED_HOSTS", words, "localhost,127.0.0.1,[::1]",
+        "Host names that the web server answers to, separated by commas.",
+    )
+    log_level: str = variable("TRUNKMGR_LOG_LEVEL", log_level, "INFO", "DEBUG, INFO, WARNING or ERROR.")
+    database_url: str = variable(
+        "DATABASE_URL", database_url, "",
+        "postgres://USER:PASSWORD@HOST:PORT/NAME; default: an SQLite file in the data folder.", secret=True,
+    )
+    redis_url: str = variable(
+        "REDIS_URL", redis_url, "",
+        "redis://HOST:PORT/NUMBER joins several processes; empty runs everything in one (embedded).", secret=True,
+    )
+    restore_mode: str = variable(
+        "UAC_RESTORE_MODE", one_of("none", "manual", "auto"), "auto",
+        "Whether a rewritten From or To is put back: none, manual (replies only) or auto (the whole dialog).",
+    )
+    restore_codec: str = variable(
+        "UAC_RESTORE_CODEC", one_of("sealed", "kamailio"), "sealed",
+        "Form of the Record-Route value: sealed (encrypted) or kamailio (the seed module's XOR and base64).",
+    )
+    restore_passwd: str = variable(
+        "UAC_RESTORE_PASSWD", str, "", "XOR password of the codec kamailio; empty hides nothing.", secret=True,
+    )
+    rr_from_store_param: str = variable(
+        "UAC_RR_FROM_STORE_PARAM", rr_param, "vsf", "Record-Route parameter that carries the original From.",
+    )
+    rr_to_store_param: str = variable(
+        "UAC_RR_TO_STORE_PARAM", rr_param, "vst", "Record-Route parameter that carries the original To.",
+    )
+    reg_db_url: str = variable(
+        "UAC_REG_DB_URL", str, "",
+        "Must stay empty in this version: accounts live in DATABASE_URL, and `uacreg import` brings them in.",
+        secret=True,
+    )
+    reg_contact_addr: str = variable(
+        "UAC_REG_CONTACT_ADDR", str, "",
+        "host[:port][;parameters] of our Contact; empty takes the address that the route to the provider uses.",
+    )
+    reg_timer_interval: float = variable(
+        "UAC_REG_TIMER_INTERVAL", seconds, "10", "Seconds between two ticks of beat, which plan the refreshes.",
+    )
+    replaced: tuple[str, ...] = ()
+    """Variables of the seed's parameters that are set and have no effect here."""
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> Env:
+        """Parse `environ`; raise ImproperlyConfigured that names variable, value and cure."""
+        values: dict[str, Any] = {}
+        for item in fields(cls):
+            if not item.metadata:
+                continue
+            about = item.metadata
+            default = about["default"]
+            text = environ.get(about["name"], "").strip() or (default if isinstance(default, str) else default())
+            try:
+                values[item.name] = about["parse"](text)
+            except ValueError as error:
+                shown = "the given value" if about["secret"] else repr(text)
+                raise ImproperlyConfigured(f"{about['name']}: {shown} cannot be used; {error}.") from None
+        return cls(**values, replaced=tuple(name for name in REPLACED if environ.get(name)))
+
+    @property
+    def embedded(self) -> bool:
+        """Everything in one process, with nothing shared but the database."""
+        return not self.redis_url
+
+    @property
+    def http_host(self) -> str:
+        return self.http.rpartition(":")[0].strip("[]")
+
+    @property
+    def http_port(self) -> int:
+        return int(self.http.rpartition(":")[2])
+
+    @property
+    def node_socket(self) -> Path:
+        """Unix datagram socket on which an embedded worker is woken."""
+        return self.data_dir / "node.sock"
+
+
+def example() -> str:
+    """Return the text of `.env.example`."""
+    lines = ["# Written by `python -m trunkmgr.env`. Copy to .env and change what you need; `make run` reads it.", ""]
+    for item in fields(Env):
+        if item.metadata:
+            default = item.metadata["default"]
+            lines += [
+                f"# {item.metadata['sentence']}",
+                f"# {item.metadata['name']}={default if isinstance(default, str) else ''}",
+                "",
+            ]
+    return "\n".join(lines)
+
+
+env = Env.read(os.environ)
+
+if __name__ == "__main__":
+    (BASE_DIR / ".env.example").write_text(example())

@@ -1,0 +1,19 @@
+"""What goes wrong in trunkmgr above SIP; every text names cause and cure."""
+
+from __future__ import annotations
+
+
+class TrunkmgrError(Exception):
+    """Base of our own errors."""
+
+
+class UndecryptableSecret(TrunkmgrError):
+    """A stored secret that no key opens."""
+
+
+class NodeTaken(TrunkmgrError):
+    """Another live worker runs under this name."""
+
+
+class NoWorker(TrunkmgrError):
+    """No running worker owns what an order is about."""

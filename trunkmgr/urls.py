@@ -1,0 +1,15 @@
+"""Addresses of the web pages."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.urls import include, path
+from django.views.generic import RedirectView
+
+admin.autodiscover()
+
+urlpatterns = [
+    path("", RedirectView.as_view(url="/status/")),
+    path("admin/", admin.site.urls),
+    path("status/", include("trunkmgr.views.urls")),
+]
