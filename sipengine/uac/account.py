@@ -1,4 +1,4 @@
-"""A uacreg account as the engine sees it: the seed table's columns as an immutable value (kamailio-uac table version 6)."""
+"""A uacreg account as the engine sees it: the seed table's columns as an immutable value (`uacreg` version 6)."""
 
 from __future__ import annotations
 
