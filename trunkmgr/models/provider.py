@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from django.db import models
 
+from trunkmgr.models import validators
+
 
 class Provider(models.Model):
     """A company that accounts register at."""
 
     name = models.CharField(max_length=64, unique=True)
-    domain = models.CharField(max_length=255, help_text="SIP domain, for example sip.rheintel.example.")
+    domain = models.CharField(
+        max_length=255, validators=[validators.sip_domain], help_text="SIP domain, for example sip.rheintel.example.",
+    )
     proxy = models.CharField(
-        max_length=255, default="", blank=True, help_text="sip: URI used when an account names no outbound proxy.",
+        max_length=255, default="", blank=True, validators=[validators.sip_uri],
+        help_text="sip: URI used when an account names no outbound proxy.",
     )
     addresses = models.TextField(
-        default="", blank=True,
+        default="", blank=True, validators=[validators.networks],
         help_text="Addresses or networks that may call us, one a line: 192.0.2.10 or 198.51.100.0/24.",
     )
 

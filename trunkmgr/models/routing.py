@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from django.db import models
 
+from trunkmgr.models import validators
+
 
 class Domain(models.Model):
     """A local domain (`l_domain` of accounts) and the PBX that serves it."""
 
-    l_domain = models.CharField("local domain", max_length=64, unique=True)
-    next_hop = models.CharField(max_length=255, help_text="sip: URI of the PBX, for example sip:192.0.2.20:5060.")
+    l_domain = models.CharField("local domain", max_length=64, unique=True, validators=[validators.sip_domain])
+    next_hop = models.CharField(
+        max_length=255, validators=[validators.sip_uri],
+        help_text="sip: URI of the PBX, for example sip:192.0.2.20:5060.",
+    )
     addresses = models.TextField(
-        default="", blank=True,
+        default="", blank=True, validators=[validators.networks],
         help_text="Further addresses or networks of this PBX, one a line. The next hop itself is always accepted.",
     )
 

@@ -7,8 +7,12 @@ knows beyond the seed stands in `UacRegOptions`, one row an account, joined by `
 
 from __future__ import annotations
 
+from django.core.exceptions import ValidationError
+from django.core.validators import MinValueValidator
 from django.db import models
 
+from trunkmgr.exceptions import UndecryptableSecret
+from trunkmgr.models import validators
 from trunkmgr.models.credential import SecretField
 
 #: Bit of `flags` that the seed module calls disabled; the only one an operator may set.
@@ -21,38 +25,61 @@ class UacReg(models.Model):
     l_uuid = models.CharField(
         "local unique id", max_length=64, unique=True, default="",
         help_text="User part of our Contact, and what the provider calls us by. Cannot be changed later.",
+        validators=[validators.sip_user],
     )
-    l_username = models.CharField("local user", max_length=64, default="", help_text="User that inbound calls go to.")
+    l_username = models.CharField(
+        "local user", max_length=64, default="", help_text="User that inbound calls go to.",
+        validators=[validators.sip_user],
+    )
     l_domain = models.CharField(
         "local domain", max_length=64, default="", help_text="Its next hop is set under Domains.",
+        validators=[validators.sip_domain],
     )
     r_username = models.CharField(
         "remote user", max_length=64, default="", help_text="User name at the provider: From and To of REGISTER.",
+        validators=[validators.sip_user],
     )
-    r_domain = models.CharField("remote domain", max_length=64, default="", help_text="The provider's SIP domain.")
-    realm = models.CharField(max_length=64, default="", blank=True, help_text="Empty accepts the provider's realm.")
-    auth_username = models.CharField("authentication user", max_length=64, default="", blank=True)
+    r_domain = models.CharField(
+        "remote domain", max_length=64, default="", help_text="The provider's SIP domain.",
+        validators=[validators.sip_domain],
+    )
+    realm = models.CharField(
+        max_length=64, default="", blank=True, help_text="Empty accepts the provider's realm.",
+        validators=[validators.plain_text],
+    )
+    auth_username = models.CharField(
+        "authentication user", max_length=64, default="", blank=True,
+        validators=[validators.plain_text],
+    )
     auth_password = SecretField("password", default="", blank=True)
     auth_ha1 = SecretField("HA1", default="", blank=True, help_text="32 hex digits, MD5; used instead of the password.")
     auth_proxy = models.CharField(
         "outbound proxy", max_length=255, default="", blank=True,
         help_text="sip: URI that REGISTER is sent to; empty sends it to the remote domain.",
+        validators=[validators.sip_uri],
     )
-    expires = models.IntegerField(default=3600, help_text="Seconds asked for; 0 never registers.")
-    flags = models.IntegerField(default=0, help_text="Bit 1: disabled.")
+    expires = models.IntegerField(
+        default=3600, help_text="Seconds asked for; 0 never registers.",
+        validators=[MinValueValidator(0)],
+    )
+    flags = models.IntegerField(default=0, help_text="Bit 1: disabled.", validators=[MinValueValidator(0)])
     reg_delay = models.IntegerField(
         "registration delay", default=0, help_text="Seconds from start to the first REGISTER.",
+        validators=[MinValueValidator(0)],
     )
     contact_addr = models.CharField(
         "contact address", max_length=255, default="", blank=True,
         help_text="host[:port][;parameters] of our Contact; empty takes UAC_REG_CONTACT_ADDR.",
+        validators=[validators.contact_address],
     )
     contact_user = models.CharField(
         "contact user", max_length=255, default="", blank=True,
         help_text="User part of our Contact instead of the local unique id.",
+        validators=[validators.sip_user],
     )
     socket = models.CharField(
         "local socket", max_length=128, default="", blank=True, help_text="proto:ip:port that REGISTER leaves from.",
+        validators=[validators.local_socket],
     )
 
     class Meta:
@@ -67,6 +94,28 @@ class UacReg(models.Model):
     @property
     def enabled(self) -> bool:
         return not self.flags & FLAG_DISABLED
+
+    def get_options(self) -> UacRegOptions:
+        """Return our columns; the defaults for a row that somebody else put into the table."""
+        try:
+            return self.options
+        except UacRegOptions.DoesNotExist:
+            return UacRegOptions(account=self)
+
+    def clean(self) -> None:
+        """Check what no column can say alone; a stored secret that no key opens is left as it is."""
+        if not self.auth_password and not self.auth_ha1:
+            raise ValidationError({"auth_password": "The account has neither password nor HA1; enter one of them."})
+        for name, check in (("auth_password", validators.plain_text), ("auth_ha1", validators.ha1)):
+            try:
+                clear = getattr(self, name).reveal()
+            except UndecryptableSecret:
+                continue
+            try:
+                if clear:
+                    check(clear)
+            except ValidationError as error:
+                raise ValidationError({name: error}) from error
 
 
 class UacRegOptions(models.Model):
@@ -87,7 +136,7 @@ class UacRegOptions(models.Model):
         max_length=16, choices=InboundIdentity.choices, default=InboundIdentity.KEEP,
         help_text="What the PBX sees of the caller of an inbound call.",
     )
-    note = models.CharField(max_length=200, default="", blank=True)
+    note = models.CharField(max_length=200, default="", blank=True, validators=[validators.plain_text])
 
     class Meta:
         verbose_name = "account options"

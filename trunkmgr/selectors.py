@@ -1,0 +1,112 @@
+"""Reads what spans several tables, in a fixed number of queries whatever their size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db.models import F, QuerySet
+from django.utils import timezone
+
+from trunkmgr.models import Call, Change, Domain, Node, Provider, Registration, RegistrationEvent, UacReg
+from trunkmgr.models.registration import State
+from trunkmgr.models.uacreg import FLAG_DISABLED
+
+#: A worker beats every few seconds; after so long without one it is not counted on.
+LIVE = timedelta(seconds=15)
+
+_SECRETS = ("auth_password", "auth_ha1")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that a worker routes and registers by."""
+
+    accounts: list[UacReg]
+    """With options and provider loaded (`account.get_options()`)."""
+    providers: list[Provider]
+    domains: list[Domain]
+
+
+def load_snapshot(l_uuids: Iterable[str] | None = None) -> Snapshot:
+    """Read the whole picture in three queries; `l_uuids` limits the accounts to some."""
+    accounts = UacReg.objects.select_related("options__provider")
+    if l_uuids is not None:
+        accounts = accounts.filter(l_uuid__in=list(l_uuids))
+    return Snapshot(list(accounts), list(Provider.objects.all()), list(Domain.objects.all()))
+
+
+def changes_since(last_id: int) -> list[Change]:
+    """Return the lines of the change log after `last_id`.  Ids may commit out of order: read with an overlap."""
+    return list(Change.objects.filter(pk__gt=last_id).order_by("pk"))
+
+
+def live_nodes() -> QuerySet[Node]:
+    """Workers that beat lately and were not stopped, the first known first."""
+    return Node.objects.filter(stopped_time=None, heartbeat_time__gte=timezone.now() - LIVE).order_by("pk")
+
+
+def is_live(node: Node) -> bool:
+    return (
+        node.stopped_time is None and node.heartbeat_time is not None
+        and node.heartbeat_time >= timezone.now() - LIVE
+    )
+
+
+def owners(l_uuids: Iterable[str]) -> dict[str, Node]:
+    """Return the owning worker of each account that has one."""
+    rows = Registration.objects.filter(account_id__in=list(l_uuids), owner__isnull=False).select_related("owner")
+    return {row.account_id: row.owner for row in rows if row.owner is not None}
+
+
+def registrations_due(until: datetime) -> list[tuple[str, str, int, datetime]]:
+    """Return ``(node, l_uuid, generation, next attempt)`` of enabled accounts due by `until`, whose worker lives."""
+    due = (
+        Registration.objects
+        .annotate(disabled=F("account__flags").bitand(FLAG_DISABLED))
+        .filter(
+            disabled=0, account__expires__gt=0, next_attempt_time__lte=until,
+            state__in=[State.REGISTERED, State.FAILING, State.REFUSED],
+            owner__stopped_time=None, owner__heartbeat_time__gte=timezone.now() - LIVE,
+        )
+        .order_by("next_attempt_time")
+        .values_list("owner__name", "account_id", "generation", "next_attempt_time")
+    )
+    return [(node, str(l_uuid), generation, moment) for node, l_uuid, generation, moment in due if moment is not None]
+
+
+def _trunks() -> QuerySet[Registration]:
+    return (
+        Registration.objects.select_related("account__options__provider", "owner")
+        .defer(*(f"account__{name}" for name in _SECRETS))
+    )
+
+
+def board_rows(l_uuids: Iterable[str] | None = None) -> list[Registration]:
+    """Return registrations with account, options, provider and owner in one query, without secrets."""
+    rows = _trunks().order_by("account_id")
+    return list(rows if l_uuids is None else rows.filter(account_id__in=list(l_uuids)))
+
+
+def trunk(l_uuid: str) -> Registration | None:
+    """Return one row of the board."""
+    return _trunks().filter(account__l_uuid=l_uuid).first()
+
+
+def accounts() -> QuerySet[UacReg]:
+    """Return all accounts with options, provider, registration and owner, without secrets.
+
+    Unlike `board_rows` with those that somebody else put into the table and no worker has seen yet.
+    """
+    return UacReg.objects.select_related("options__provider", "registration__owner").defer(*_SECRETS)
+
+
+def timeline(l_uuid: str, since: datetime, limit: int = 1000) -> list[RegistrationEvent]:
+    """Return what happened since, the newest first."""
+    return list(RegistrationEvent.objects.filter(l_uuid=l_uuid, time__gte=since)[:limit])
+
+
+def calls_going_on() -> list[Call]:
+    """Return the calls that have not ended, the newest first."""
+    return list(Call.objects.filter(ended_time=None))

@@ -1,0 +1,87 @@
+"""Writes uacreg accounts with their options and their place in the registration table."""
+
+from __future__ import annotations
+
+import secrets
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+
+from trunkmgr import selectors
+from trunkmgr.models import Change, Domain, Registration, UacReg, UacRegOptions
+from trunkmgr.models.uacreg import FLAG_DISABLED
+from trunkmgr.services import changes
+
+
+def fill_in(account: UacReg, options: UacRegOptions | None = None) -> None:
+    """Give what was left blank its usual value, so that a new account needs little typing."""
+    provider = options.provider if options else None
+    account.l_uuid = account.l_uuid or secrets.token_hex(8)
+    account.r_domain = account.r_domain or (provider.domain if provider else "")
+    account.l_username = account.l_username or account.r_username
+    account.auth_username = account.auth_username or account.r_username
+    if not account.l_domain:
+        # Only when there is no choice: a guessed PBX would get somebody else's calls.
+        domains = list(Domain.objects.values_list("l_domain", flat=True)[:2])
+        account.l_domain = domains[0] if len(domains) == 1 else ""
+
+
+def save(account: UacReg, options: UacRegOptions | None = None, who: str = "") -> UacReg:
+    """Write an account, and its options when given; raise ValidationError.  It takes effect at once."""
+    fill_in(account, options)
+    with transaction.atomic():
+        created = account.pk is None
+        if not created:
+            stored = UacReg.objects.select_for_update().filter(pk=account.pk).values_list("l_uuid", flat=True).first()
+            if stored is None:
+                raise ValidationError("The account was deleted meanwhile; add it anew.")
+            if stored != account.l_uuid:
+                raise ValidationError({"l_uuid": "The local unique id cannot be changed; add a new account instead."})
+        account.full_clean()
+        account.save()
+        if options is None and created:
+            options = UacRegOptions()
+        if options is not None:
+            options.account = account
+            options.full_clean(validate_unique=False)
+            options.save()
+        if created:
+            add_registrations([account.l_uuid])
+        changes.log(Change.Table.UACREG, account.l_uuid, who)
+    return account
+
+
+def add_registrations(l_uuids: list[str]) -> None:
+    """Give accounts their row in the registration table; the first live worker owns them, if there is one."""
+    owner = selectors.live_nodes().first()
+    Registration.objects.bulk_create(
+        [Registration(account_id=l_uuid, owner=owner, fence=1 if owner else 0) for l_uuid in l_uuids],
+        batch_size=500, ignore_conflicts=True,
+    )
+
+
+def remove(l_uuid: str, who: str = "") -> bool:
+    """Delete an account; its worker un-REGISTERs it.  False when there is none.  Its history stays."""
+    with transaction.atomic():
+        account = UacReg.objects.select_for_update().filter(l_uuid=l_uuid).first()
+        if account is None:
+            return False
+        # By hand: the constraint is not in the database, because a foreign uacreg table may be elsewhere.
+        Registration.objects.filter(account=account).delete()
+        UacRegOptions.objects.filter(account=account).delete()
+        account.delete()
+        changes.log(Change.Table.UACREG, l_uuid, who)
+    return True
+
+
+def set_enabled(l_uuid: str, enabled: bool, who: str = "") -> bool:
+    """Enable or disable an account; False when there is none or nothing changed."""
+    with transaction.atomic():
+        account = UacReg.objects.select_for_update().filter(l_uuid=l_uuid).first()
+        if account is None or account.enabled == enabled:
+            return False
+        # Only this column: a concurrent edit of the others must not be undone.
+        account.flags = account.flags & ~FLAG_DISABLED if enabled else account.flags | FLAG_DISABLED
+        account.save(update_fields=["flags"])
+        changes.log(Change.Table.UACREG, l_uuid, who)
+    return True

@@ -1,0 +1,95 @@
+"""SIP workers come, live and go; one name is never carried by two of them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+from datetime import timedelta
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from trunkmgr.exceptions import NodeTaken
+from trunkmgr.models import Change, Node, Order, Registration, UacReg
+from trunkmgr.services import accounts, calls
+
+#: A worker that was silent for longer than this does not defend its name any more.
+TAKEN_FOR = timedelta(seconds=15)
+#: How long orders and lines of the change log are of use to anybody.
+ORDERS_KEPT = timedelta(days=1)
+CHANGES_KEPT = timedelta(days=7)
+
+
+def start(name: str, listen: Sequence[str] = ()) -> Node:
+    """Take the name for this process; raise NodeTaken while another live worker has it.
+
+    Returns the row with a fresh `instance`. Also ends the calls that a predecessor left, gives accounts that somebody
+    else put into the table their registration row, and drops old orders and changes.
+    """
+    now, host = timezone.now(), socket.gethostname()
+    with transaction.atomic():
+        node = Node.objects.select_for_update().filter(name=name).first()
+        if node is None:
+            try:
+                with transaction.atomic():
+                    node = Node.objects.create(name=name)
+            except IntegrityError:
+                node = Node.objects.select_for_update().get(name=name)
+        if _lives(node, host):
+            raise NodeTaken(
+                f"The SIP worker {name} already runs on {node.host} (process {node.pid}). Stop it first, "
+                "or give this one another name in TRUNKMGR_NODE."
+            )
+        node.instance = secrets.token_hex(16)
+        node.host, node.pid, node.listen = host, os.getpid(), list(listen)
+        node.started_time = node.heartbeat_time = now
+        node.stopped_time = None
+        node.save()
+        calls.end_orphans(name)
+    missing = UacReg.objects.filter(registration=None).values_list("l_uuid", flat=True)
+    accounts.add_registrations(list(missing))
+    Order.objects.filter(deadline__lt=now - ORDERS_KEPT).delete()
+    Change.objects.filter(time__lt=now - CHANGES_KEPT).delete()
+    return node
+
+
+def _lives(node: Node, host: str) -> bool:
+    if node.heartbeat_time is None or node.stopped_time is not None:
+        return False
+    if timezone.now() - node.heartbeat_time > TAKEN_FOR:
+        return False
+    if node.host != host or node.pid is None:
+        return True
+    # Our own process id on our own host: a container was restarted and the predecessor is gone.
+    return node.pid != os.getpid() and _runs(node.pid)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def heartbeat(node: Node, listen: Sequence[str] | None = None) -> bool:
+    """Say that the worker lives; False when another instance has taken the name, and this one must stop."""
+    values: dict[str, object] = {"heartbeat_time": timezone.now()}
+    if listen is not None:
+        values["listen"] = list(listen)
+    return bool(Node.objects.filter(pk=node.pk, instance=node.instance).update(**values))
+
+
+def stopped(node: Node) -> None:
+    """Note an orderly stop.  Bindings stay at the registrars, and registrations stay with their owner."""
+    now = timezone.now()
+    Node.objects.filter(pk=node.pk, instance=node.instance).update(heartbeat_time=now, stopped_time=now)
+
+
+def owned(node: Node) -> dict[str, int]:
+    """Return the fencing number of each registration that the worker owns, by `l_uuid`."""
+    return {row.account_id: row.fence for row in Registration.objects.filter(owner=node).only("account_id", "fence")}

@@ -1,0 +1,82 @@
+"""Orders: what one worker shall do once, and its answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from trunkmgr import selectors
+from trunkmgr.exceptions import NoWorker
+from trunkmgr.models import Node, Order
+from trunkmgr.services import wake
+
+#: Seconds between two looks at an order that one waits for.
+LOOK = 0.02
+
+
+def place(verb: str, payload: Mapping[str, Any], who: str = "", timeout: float = 5.0) -> list[Order]:
+    """Order something and wake the workers; return an order for each that is concerned.  Raise NoWorker.
+
+    With ``{"l_uuids": […]}`` these are the owners, and each gets its own accounts only; else every live worker. A
+    payload holds row keys and plain options, never a secret.
+    """
+    concerned: list[tuple[Node, dict[str, Any]]] = []
+    if "l_uuids" in payload:
+        by_node: dict[Node, list[str]] = {}
+        owned = selectors.owners(list(payload["l_uuids"]))
+        for l_uuid in payload["l_uuids"]:
+            node = owned.get(l_uuid)
+            if node is None or not selectors.is_live(node):
+                raise NoWorker(_no_worker(l_uuid, node))
+            by_node.setdefault(node, []).append(l_uuid)
+        concerned = [(node, {**payload, "l_uuids": mine}) for node, mine in by_node.items()]
+    else:
+        concerned = [(node, dict(payload)) for node in selectors.live_nodes()]
+        if not concerned:
+            raise NoWorker("No SIP worker runs. Start it with `make run` (or `manage.py runsip`).")
+    deadline = timezone.now() + timedelta(seconds=timeout)
+    with transaction.atomic():
+        orders = [
+            Order.objects.create(node=node, verb=verb, payload=mine, who=who[:150], deadline=deadline)
+            for node, mine in concerned
+        ]
+        transaction.on_commit(lambda: wake.wake([node.name for node, _ in concerned]))
+    return orders
+
+
+def _no_worker(l_uuid: str, node: Node | None) -> str:
+    if node is None:
+        return f"No SIP worker owns {l_uuid}. Start one with `make run` (or `manage.py runsip`), or check the id."
+    return f"The SIP worker {node.name}, which owns {l_uuid}, does not run on {node.host}. Start it again."
+
+
+def wait(order: Order, timeout: float = 5.0) -> dict[str, Any]:
+    """Return the worker's result, or ``{"ok": False, "message": …}`` when none came in `timeout` seconds."""
+    until = time.monotonic() + timeout
+    while True:
+        result = Order.objects.filter(pk=order.pk).values_list("result", flat=True).first()
+        if result is not None:
+            return dict(result)
+        if time.monotonic() >= until:
+            return {"ok": False, "message": f"The SIP worker {order.node.name} has not answered in {timeout:g} s."}
+        time.sleep(LOOK)
+
+
+def claim(node: str) -> list[Order]:
+    """Return the orders that the worker `node` shall run now; none is ever given out twice or past its deadline."""
+    now = timezone.now()
+    open_orders = Order.objects.filter(node__name=node, claimed_time=None, deadline__gte=now)
+    return [
+        order for order in open_orders.order_by("pk")
+        if Order.objects.filter(pk=order.pk, claimed_time=None, deadline__gte=now).update(claimed_time=now)
+    ]
+
+
+def finish(order_id: int, result: Mapping[str, Any]) -> None:
+    """Write the result for which the caller waits."""
+    Order.objects.filter(pk=order_id, finished_time=None).update(finished_time=timezone.now(), result=dict(result))

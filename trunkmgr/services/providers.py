@@ -1,0 +1,28 @@
+"""Writes providers."""
+
+from __future__ import annotations
+
+from django.db import transaction
+
+from trunkmgr.models import Change, Provider, UacReg
+from trunkmgr.services import changes
+
+
+def save(provider: Provider, who: str = "") -> Provider:
+    """Write a provider; raise ValidationError."""
+    with transaction.atomic():
+        provider.full_clean()
+        provider.save()
+        changes.log(Change.Table.PROVIDER, str(provider.pk), who)
+    return provider
+
+
+def remove(pk: int, who: str = "") -> bool:
+    """Delete a provider; False when there is none.  Its accounts stay and lose its proxy."""
+    with transaction.atomic():
+        accounts = list(UacReg.objects.filter(options__provider=pk).values_list("l_uuid", flat=True))
+        if not Provider.objects.filter(pk=pk).delete()[0]:
+            return False
+        changes.log(Change.Table.PROVIDER, str(pk), who)
+        changes.log(Change.Table.UACREG, accounts, who)
+    return True
