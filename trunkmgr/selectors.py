@@ -37,6 +37,11 @@ def load_snapshot(l_uuids: Iterable[str] | None = None) -> Snapshot:
     return Snapshot(list(accounts), list(Provider.objects.all()), list(Domain.objects.all()))
 
 
+def accounts() -> QuerySet[UacReg]:
+    """Accounts with options, provider, registration and owner in one query; secrets stay sealed until revealed."""
+    return UacReg.objects.select_related("options__provider", "registration__owner")
+
+
 def changes_since(last_id: int) -> list[Change]:
     """Return the lines of the change log after `last_id`.  Ids may commit out of order: read with an overlap."""
     return list(Change.objects.filter(pk__gt=last_id).order_by("pk"))
