@@ -69,6 +69,18 @@ CAUSES: dict[str, Cause] = {
         Shown.REFUSED, "Blocked by provider", "The provider blocks us, most likely after too many tries.",
         "Stop other devices with this account, wait {ban}, ask for {our_ip} to be unblocked.",
     ),
+    "no_password": Cause(
+        Shown.REFUSED, "No password set", "The provider asks for a password and this trunk has none.",
+        "Enter the SIP password of this account.",
+    ),
+    "auth_unsupported": Cause(
+        Shown.REFUSED, "Signing not supported", "The provider asks for a way of signing that we do not speak.",
+        "Ask the provider for Digest with MD5, SHA-256 or SHA-512-256.",
+    ),
+    "bad_row": Cause(
+        Shown.REFUSED, "Row cannot be used", "A field of this trunk is missing or cannot stand in a SIP message.",
+        "Check user names, domains, Contact address and Contact user of this trunk.",
+    ),
     # No usable answer: we keep trying.
     "dns_empty": Cause(
         Shown.FAILING, "No address found", "DNS has no address for {host}.",
@@ -81,6 +93,22 @@ CAUSES: dict[str, Cause] = {
     "timeout": Cause(
         Shown.FAILING, "No answer in 32 s", "{target} does not answer.",
         "Check firewall for {proto} {port}; other trunks there fine? Then ask the provider.",
+    ),
+    "unreachable": Cause(
+        Shown.FAILING, "Not reachable", "{target} cannot be reached: the network or the host there says no.",
+        "Check address and port, and whether a firewall rejects {proto} {port}.",
+    ),
+    "no_socket": Cause(
+        Shown.FAILING, "No socket reaches it", "None of our sockets can reach {target}.",
+        "Check TRUNKMGR_SIP_LISTEN and this trunk's local socket: one on 127.0.0.1 stays on this host, TCP needs a tcp: entry.",
+    ),
+    "bad_proxy": Cause(
+        Shown.FAILING, "Proxy not readable", "The outbound proxy of this trunk is not a SIP URI.",
+        "Write it as sip:host or sip:host:port.",
+    ),
+    "no_binding": Cause(
+        Shown.FAILING, "No binding in the answer", "The provider answered 200 and did not list our Contact.",
+        'Try Contact user "{number}". Still so? Ask the provider which Contact it keeps for this account.',
     ),
     "busy_503": Cause(
         Shown.FAILING, "Provider asks to wait", "The provider is overloaded and asked us to wait {wait}.",
@@ -103,7 +131,7 @@ CAUSES: dict[str, Cause] = {
     # Nobody watches it now.
     "worker_silent": Cause(
         Shown.UNKNOWN, "Worker silent", "{worker} has sent no beat for {silence}. Calls may still work.",
-        "Check the service on {worker_host}.",
+        "Check the service on {worker_host}; other workers take over after {takeover} s.",
     ),
     "worker_stopped": Cause(
         Shown.UNKNOWN, "Worker stopped", "{worker} was stopped {silence} ago. Bindings stay at the provider until they expire.",
@@ -138,7 +166,7 @@ _UNTOLD = {
     "got": "another realm", "want": "", "number": "Remote user name", "ban": "a while", "our_ip": "our address",
     "host": "the provider", "cert": "another name", "target": "The provider", "proto": "UDP", "port": "5060",
     "wait": "a while", "longer": "a longer time", "granted": "less", "asked": "more", "renew": "half of that",
-    "worker": "The worker", "silence": "some time", "worker_host": "its host", "who": "An operator", "when": "", "note": "",
+    "worker": "The worker", "silence": "some time", "worker_host": "its host", "takeover": "30", "who": "An operator", "when": "", "note": "",
 }
 
 

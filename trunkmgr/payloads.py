@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
+from django.db.models import Count
+from django.urls import reverse
 from django.utils import timezone
 
 from trunkmgr.causes import CAUSES, REASON_LIMIT, UNDER_WAY, Explanation, Shown, explain
@@ -91,12 +93,13 @@ def facts(registration: Registration) -> dict[str, str]:
     transport, _, rest = registration.target.partition(":")
     host, _, port = rest.rpartition(":")
     wait = ""
-    if registration.next_attempt_time and registration.state_time:
+    if registration.failures == 1 and registration.next_attempt_time and registration.state_time:
+        # Only after the first failure does the state begin with the answer that asked for it.
         wait = duration((registration.next_attempt_time - registration.state_time).total_seconds())
     now = timezone.now()
     _, age = silence(node, now)
-    proxy = account.auth_proxy or (provider.proxy if (provider := _provider(registration)) else "")
-    note = _options_note(registration)
+    options = account.get_options()
+    proxy = account.auth_proxy or (options.provider.proxy if options.provider else "")
     asked_host = proxy.removeprefix("sips:").removeprefix("sip:").partition(";")[0].rpartition("@")[2] or account.r_domain
     return {
         "got": registration.realm_seen, "want": account.realm, "number": account.r_username, "host": asked_host,
@@ -107,7 +110,7 @@ def facts(registration: Registration) -> dict[str, str]:
         "worker": node.name if node else "", "worker_host": (node.host if node else "") or "its host",
         "silence": duration(age),
         "when": timezone.localtime(registration.state_time).strftime(" on %-d %b %Y") if registration.state_time else "",
-        "note": f': "{note}"' if note else "",
+        "note": f': "{options.note}"' if options.note else "",
     }
 
 
@@ -116,16 +119,6 @@ def _renewal(registration: Registration) -> str:
         return ""
     left = (registration.bound_until_time - registration.next_attempt_time).total_seconds()
     return str(max(0, round(registration.granted - left)))
-
-
-def _provider(registration: Registration) -> Any:
-    options = getattr(registration.account, "options", None)
-    return options.provider if options else None
-
-
-def _options_note(registration: Registration) -> str:
-    options = getattr(registration.account, "options", None)
-    return options.note if options else ""
 
 
 def explanation(registration: Registration, cause: str | None = None) -> Explanation:
@@ -147,7 +140,7 @@ def registration_row(registration: Registration) -> dict[str, Any]:
     worker still watches is not part of the row: the page, which knows the time of the last beat, decides that.
     """
     account = registration.account
-    provider = _provider(registration)
+    provider = account.get_options().provider
     text = explanation(registration)
     shown = shown_state(
         registration.state, registration.cause, registration.failures, registration.next_attempt_time is not None,
@@ -174,21 +167,30 @@ def label(state: str, shown: Shown) -> str:
     return shown.label
 
 
-def registration_message(registration: Registration) -> dict[str, Any]:
-    return {"kind": "registration", "row": registration_row(registration)}
+def seen_row(registration: Registration, now: datetime) -> dict[str, Any]:
+    """Give the row as a page drawn at `now` shows it: Unknown where nobody watches, with the page's address."""
+    row = registration_row(registration)
+    row["url"] = reverse("status:trunk", args=[row["l_uuid"]])
+    key, age = silence(registration.owner, now)
+    if key and registration.state != State.DISABLED:
+        text = explanation(registration, key)
+        row |= {
+            "state": Shown.UNKNOWN.value, "label": Shown.UNKNOWN.label, "cause": key, "why": text.short,
+            "sentence": text.sentence, "fix": text.fix, "until": None, "next": None,
+        }
+    row["late"] = not key and age > LATE
+    return row
 
 
-def removed_message(l_uuid: str) -> dict[str, Any]:
-    return {"kind": "removed", "l_uuid": l_uuid}
-
-
-def calls_message(counts: dict[str, int]) -> dict[str, Any]:
-    """`counts`: calls going on of the trunks that changed, absolute, 0 included."""
-    return {"kind": "calls", "counts": counts}
-
-
-def node_row(node: Node) -> dict[str, Any]:
-    return {"name": node.name, "host": node.host, "beat": epoch(node.heartbeat_time), "stopped": epoch(node.stopped_time)}
+def node_row(node: Node | None, now: datetime) -> dict[str, Any]:
+    """What pages know of a worker; of None for the trunks that no worker has taken."""
+    key, age = silence(node, now)
+    name, host = (node.name, node.host or node.name) if node else ("", "")
+    row = {"name": name, "cause": key, "late": not key and age > LATE}
+    if key:
+        text = explain(key, None, "", {"worker": name, "worker_host": host, "silence": duration(age)})
+        row |= {"why": text.short, "sentence": text.sentence, "fix": text.fix}
+    return row
 
 
 def snapshot(
@@ -213,8 +215,6 @@ def snapshot(
 
 
 def calls_going_on() -> dict[str, int]:
-    """How many calls each trunk has at this moment."""
-    counts: dict[str, int] = {}
-    for l_uuid in Call.objects.filter(ended_time=None).values_list("l_uuid", flat=True):
-        counts[l_uuid] = counts.get(l_uuid, 0) + 1
-    return counts
+    """How many calls each trunk has at this moment; trunks without one are left out."""
+    going_on = Call.objects.filter(ended_time=None).order_by().values_list("l_uuid")
+    return dict(going_on.annotate(number=Count("pk")))

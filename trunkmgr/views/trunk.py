@@ -1,0 +1,211 @@
+"""One trunk: why it is as it is, what to do, what happened, and the orders an operator gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from django.contrib import messages
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
+from django.shortcuts import redirect, render
+from django.utils import timezone
+
+from trunkmgr import payloads, selectors
+from trunkmgr.causes import Shown, answer
+from trunkmgr.exceptions import NoWorker
+from trunkmgr.models import Call, Registration, RegistrationEvent, UacReg
+from trunkmgr.services import accounts, orders
+from trunkmgr.views import timeline
+from trunkmgr.views.access import status_page
+
+EVENTS_SHOWN, CALLS_SHOWN = 12, 8
+#: A month of an account that registers every three minutes; beyond it the drawing begins later.
+EVENTS_READ = 15000
+#: Seconds that a page waits for a worker's answer to an order.
+PATIENCE = 6.0
+
+
+@status_page
+def trunk(request: HttpRequest, l_uuid: str) -> HttpResponse:
+    registration = selectors.trunk(l_uuid)
+    now = timezone.now()
+    base = {"here": "trunk", "now": now, "now_epoch": payloads.epoch(now), "l_uuid": l_uuid}
+    if registration is None:
+        return render(request, "status/gone.html", base, status=404)
+    row = payloads.seen_row(registration, now)
+    calls = Call.objects.filter(l_uuid=l_uuid)
+    return render(request, "status/trunk.html", base | {
+        "row": row, "registration": registration, "account": registration.account,
+        "enabled": registration.account.enabled, "why": why(registration, row), "facts": facts(registration, row, now),
+        "since_seconds": (now - registration.state_time).total_seconds() if registration.state_time else None,
+        "events": [
+            {"time": event.time, "shown": timeline.event_shown(event).value, "title": timeline.event_title(event),
+             "detail": timeline.event_detail(event)}
+            for event in selectors.timeline(l_uuid, now - timeline.WINDOWS["30d"], EVENTS_SHOWN)
+        ],
+        "history": history(registration, now, request.GET.get("window", "24h")),
+        "calls": [call_line(call, now) for call in calls[:CALLS_SHOWN]],
+        "calls_now": calls.filter(ended_time=None).count(),
+        "may_change": request.user.has_perm("trunkmgr.change_uacreg"),  # type: ignore[union-attr]
+        "can_unregister": registration.account.enabled and registration.bound_until_time is not None,
+    })
+
+
+def why(registration: Registration, row: dict[str, Any]) -> dict[str, Any]:
+    """The card on top: cause, evidence, cure; or since when all is well."""
+    shown = Shown(row["state"])
+    fixes = [row["fix"]] if row["fix"] else []
+    if shown in (Shown.REFUSED, Shown.FAILING) and registration.account.enabled:
+        fixes.append("Done? Press Register now: we try at once.")
+    evidence = []
+    target = registration.target or "no answer yet"
+    if registration.trigger:
+        evidence.append({"sent": True, "title": "REGISTER", "code": f"CSeq {registration.cseq}" if registration.cseq else "",
+                         "detail": f"{registration.get_trigger_display()}, to {target}"})
+    if registration.code:
+        took = f"after {registration.round_trip * 1000:.0f} ms" if registration.round_trip is not None else ""
+        realm = f"realm {registration.realm_seen}" if registration.realm_seen else ""
+        evidence.append({"sent": False, "key": True, "title": answer(registration.code, registration.reason),
+                         "detail": ", ".join(part for part in (took, realm) if part)})
+    elif registration.cause == "timeout":
+        evidence.append({"sent": False, "key": True, "title": "No answer", "detail": "in 32 s"})
+    titles = {Shown.REGISTERED: "Working", Shown.REFRESHING: "Under way", Shown.DISABLED: "Switched off",
+              Shown.UNKNOWN: "Why is it unknown"}
+    return {
+        "title": titles.get(shown, "Why is it down"), "working": shown is Shown.REGISTERED and not row["sentence"],
+        "evidence": evidence, "fixes": fixes,
+    }
+
+
+def facts(registration: Registration, row: dict[str, Any], now: datetime) -> list[tuple[str, str, str]]:
+    """Label, value and remark of what is stored; a password only as set or not set."""
+    account = registration.account
+    options = account.get_options()
+    realm = registration.realm_seen
+    remark = "" if not realm or not account.realm else "(matches)" if realm == account.realm else f"(set to {account.realm})"
+    _, age = payloads.silence(registration.owner, now)
+    granted = f"{account.expires} s asked, {registration.granted} s granted" if registration.granted else f"{account.expires} s asked"
+    told = [
+        ("Last grant", granted, ""),
+        ("Contact", registration.contact, ""),
+        ("Target", registration.target, ""),
+        ("Proxy", account.auth_proxy or (options.provider.proxy if options.provider else ""), ""),
+        ("Auth user", account.auth_username or account.r_username, ""),
+        ("Realm", realm or account.realm or "any", remark),
+        ("Password", secret(account.l_uuid), ""),
+        ("Caller shown", options.get_inbound_identity_display(), ""),
+        ("Local id", account.l_uuid, ""),
+        ("Note", options.note, ""),
+        ("Worker", row["worker"] or "none", f"(last beat {payloads.duration(age)} ago)" if row["worker"] else ""),
+    ]
+    return [(label, value, remark) for label, value, remark in told if value]
+
+
+def secret(l_uuid: str) -> str:
+    """Whether a password is set: asked of the column, so that no page ever holds one."""
+    stored = UacReg.objects.filter(l_uuid=l_uuid)
+    if stored.exclude(auth_ha1="").exists():
+        return "HA1 set"
+    return "set" if stored.exclude(auth_password="").exists() else "not set"
+
+
+def history(registration: Registration, now: datetime, window: str) -> dict[str, Any]:
+    """The timeline of one window, ready to draw."""
+    window = window if window in timeline.WINDOWS else "24h"
+    since = now - timeline.WINDOWS[window]
+    key, _ = payloads.silence(registration.owner, now)
+    node = registration.owner
+    silent_since = (node.stopped_time or node.heartbeat_time) if node and key else None
+    events = selectors.timeline(registration.account_id, since, EVENTS_READ)[::-1]
+    before = RegistrationEvent.objects.filter(l_uuid=registration.account_id, time__lt=since).first()
+    if before and len(events) < EVENTS_READ:
+        events.insert(0, before)
+    parts = timeline.spans(events, since, now, silent_since if events else None)
+    return {
+        "window": window, "windows": list(timeline.WINDOWS), "summary": timeline.summary(parts),
+        "marks": timeline.marks(parts, since, now, now), "axis": timeline.axis(since, now, now),
+        "width": timeline.WIDTH, "height": timeline.FULL_HEIGHT,
+    }
+
+
+def call_line(call: Call, now: datetime) -> dict[str, Any]:
+    inbound = call.direction == Call.Direction.INBOUND
+    if call.ended_time is None:
+        result = "Talking" if call.answered_time else "Ringing"
+    elif call.answered_time:
+        result = "Answered"
+    else:
+        result = answer(call.code, call.reason) or "Not answered"
+    talk = (call.ended_time or now) - call.answered_time if call.answered_time else None
+    return {
+        "time": call.started_time, "direction": "in" if inbound else "out", "other": call.caller if inbound else call.callee,
+        "result": result, "talk": payloads.duration(talk.total_seconds()) if talk else "–",
+    }
+
+
+@status_page
+def order(request: HttpRequest, l_uuid: str, verb: str) -> HttpResponse:
+    """Ask once (GET, for what hurts), then do it (POST); scripts get JSON, others come back to the trunk's page."""
+    registration = selectors.trunk(l_uuid)
+    if registration is None or verb not in VERBS:
+        return render(request, "status/gone.html", {"l_uuid": l_uuid, "now_epoch": payloads.epoch(timezone.now())}, status=404)
+    if not request.user.has_perm("trunkmgr.change_uacreg"):  # type: ignore[union-attr]
+        return _tell(request, l_uuid, {"ok": False, "message": "Your account may look at trunks and not change them."}, 403)
+    if request.method == "POST":
+        return _tell(request, l_uuid, VERBS[verb](l_uuid, request.user.get_username()))
+    if verb not in QUESTIONS:
+        return HttpResponseNotAllowed(["POST"])
+    calls = Call.objects.filter(l_uuid=l_uuid, ended_time=None).count()
+    now = timezone.now()
+    return render(request, "status/question.html", {
+        "here": "trunk", "now": now, "now_epoch": payloads.epoch(now), "l_uuid": l_uuid, "verb": verb,
+        "account": registration.account, "question": QUESTIONS[verb], "calls": calls,
+    })
+
+
+def _tell(request: HttpRequest, l_uuid: str, result: dict[str, Any], status: int = 200) -> HttpResponse:
+    if request.accepts("text/html"):
+        messages.add_message(
+            request, messages.SUCCESS if result["ok"] else messages.ERROR, result["message"],
+            extra_tags="good" if result["ok"] else "bad",
+        )
+        return redirect("status:trunk", l_uuid)
+    return JsonResponse(result, status=status)
+
+
+def _ordered(verb: str) -> Callable[[str, str], dict[str, Any]]:
+    def give(l_uuid: str, who: str) -> dict[str, Any]:
+        try:
+            placed = orders.place(verb, {"l_uuids": [l_uuid]}, who, timeout=PATIENCE)
+        except NoWorker as error:
+            return {"ok": False, "message": str(error)}
+        result = orders.wait(placed[0], PATIENCE)
+        return {"ok": bool(result.get("ok")), "message": str(result.get("message") or "Done.")}
+
+    return give
+
+
+def _switched(enabled: bool) -> Callable[[str, str], dict[str, Any]]:
+    def switch(l_uuid: str, who: str) -> dict[str, Any]:
+        word = "enabled" if enabled else "disabled"
+        try:
+            changed = accounts.set_enabled(l_uuid, enabled, who)
+        except ValidationError as error:
+            return {"ok": False, "message": "; ".join(error.messages)}
+        return {"ok": True, "message": f"The trunk is {word}." if changed else f"The trunk was {word} already."}
+
+    return switch
+
+
+VERBS: dict[str, Callable[[str, str], dict[str, Any]]] = {
+    "register": _ordered("register"), "unregister": _ordered("unregister"),
+    "enable": _switched(True), "disable": _switched(False),
+}
+
+#: What is asked once before it is done: title, what follows from it.
+QUESTIONS = {
+    "disable": ("Disable", "Its registration is removed at the provider, and no call comes in until it is enabled again."),
+    "unregister": ("Unregister", "Its registration is removed at the provider until you register it again."),
+}
