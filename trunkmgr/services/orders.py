@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -55,15 +55,25 @@ def _no_worker(l_uuid: str, node: Node | None) -> str:
     return f"The SIP worker {node.name}, which owns {l_uuid}, does not run on {node.host}. Start it again."
 
 
-def wait(order: Order, timeout: float = 5.0) -> dict[str, Any]:
-    """Return the worker's result, or ``{"ok": False, "message": …}`` when none came in `timeout` seconds."""
-    until = time.monotonic() + timeout
+def wait(order: Order, timeout: float = 5.0, progress: Callable[[], None] | None = None) -> dict[str, Any]:
+    """Return the worker's result, or ``{"ok": False, "message": …}`` when none came in `timeout` seconds.
+
+    Returns early when nobody has claimed the order by its deadline: nobody will any more. `progress` is called once a
+    second meanwhile.
+    """
+    start = told = time.monotonic()
     while True:
-        result = Order.objects.filter(pk=order.pk).values_list("result", flat=True).first()
+        row = Order.objects.filter(pk=order.pk).values_list("result", "claimed_time").first()
+        result, claimed = row or (None, None)
         if result is not None:
             return dict(result)
-        if time.monotonic() >= until:
-            return {"ok": False, "message": f"The SIP worker {order.node.name} has not answered in {timeout:g} s."}
+        now = time.monotonic()
+        if now - start >= timeout or (claimed is None and timezone.now() > order.deadline):
+            took = f"{now - start:.0f} s"
+            return {"ok": False, "message": f"The SIP worker {order.node.name} has not answered in {took}."}
+        if progress and now - told >= 1.0:
+            told = now
+            progress()
         time.sleep(LOOK)
 
 

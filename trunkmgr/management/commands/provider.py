@@ -1,0 +1,81 @@
+"""`manage.py provider`: who sells us trunks, and from where they may call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from django.db.models import Count
+
+from trunkmgr.management import trunks
+from trunkmgr.management.output import OperatorCommand, add_yes, operator
+from trunkmgr.models import Provider
+
+
+class Command(OperatorCommand):
+    help = "Show and set the providers that accounts register at."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+        setting = self.verb(
+            verbs, "set", self.set, "add a provider, or change what is given of it",
+            "manage.py provider set RheinTel --domain sip.rheintel.example --proxy sip:192.0.2.10:5060\n"
+            "manage.py provider set RheinTel --address 192.0.2.10 --address 198.51.100.0/24",
+        )
+        setting.add_argument("name", metavar="NAME")
+        setting.add_argument("--domain", help="the provider's SIP domain")
+        setting.add_argument("--proxy", metavar="URI", help="sip: URI for accounts that name no outbound proxy")
+        setting.add_argument(
+            "--address", action="append", metavar="ADDRESS",
+            help="address or network that may call us (repeatable; replaces those before; '' for none)",
+        )
+        listing = self.verb(verbs, "list", self.list, "show all providers", "manage.py provider list --json")
+        listing.add_argument("--json", action="store_true", help="write JSON")
+        removing = self.verb(
+            verbs, "remove", self.remove, "delete a provider; its accounts stay", "manage.py provider remove RheinTel",
+        )
+        removing.add_argument("name", metavar="NAME")
+        add_yes(removing)
+
+    def set(self, options: dict[str, Any]) -> None:
+        from trunkmgr.services import providers
+
+        name = options["name"]
+        provider = Provider.objects.filter(name=name).first() or Provider(name=name)
+        if not provider.pk and not options["domain"]:
+            raise CommandError(f"The provider {name} is new: say its SIP domain with --domain.")
+        provider.domain = options["domain"] or provider.domain
+        if options["proxy"] is not None:
+            provider.proxy = options["proxy"]
+        if options["address"] is not None:
+            provider.addresses = "\n".join(filter(None, options["address"]))
+        providers.save(provider, operator())
+        self.stdout.write(f"{provider.name} is set: {provider.domain}.")
+
+    def list(self, options: dict[str, Any]) -> None:
+        rows = list(Provider.objects.annotate(count=Count("accounts")))
+        if options["json"]:
+            self.json([
+                {
+                    "name": row.name, "domain": row.domain, "proxy": row.proxy, "addresses": row.addresses.split(),
+                    "accounts": row.count,
+                }
+                for row in rows
+            ])
+            return
+        self.table(
+            ("Provider", "Domain", "Proxy", "May call from", "Accounts"),
+            ((row.name, row.domain, row.proxy, ", ".join(row.addresses.split()), row.count) for row in rows),
+            empty="No providers yet. Add one with: manage.py provider set NAME --domain DOMAIN",
+        )
+
+    def remove(self, options: dict[str, Any]) -> None:
+        from trunkmgr.services import providers
+
+        provider = trunks.provider(options["name"])
+        if provider is None:
+            raise CommandError("Name the provider to remove.")
+        if used := provider.accounts.count():
+            self.confirm(f"{used:,} accounts belong to {provider.name} and lose its proxy. Remove it?", options)
+        providers.remove(provider.pk, operator())
+        self.stdout.write(f"{provider.name} is removed.")

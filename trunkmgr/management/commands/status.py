@@ -1,0 +1,79 @@
+"""`manage.py status`: how all is doing, on one screen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import CommandParser
+from django.utils import timezone
+
+from trunkmgr import payloads, selectors
+from trunkmgr.management import trunks
+from trunkmgr.management.output import OperatorCommand, since, until
+from trunkmgr.models import Call, Node
+
+#: Trunks that fit on a screen below totals and workers.
+WORST = 12
+
+
+class Command(OperatorCommand):
+    help = "Show how the trunks are doing: totals, those that need a person first, and the workers."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--json", action="store_true", help="write JSON")
+        parser.set_defaults(run=self.status)
+
+    def status(self, options: dict[str, Any]) -> None:
+        now = timezone.now()
+        everything = [trunks.trunk(account, now) for account in selectors.accounts().order_by("l_uuid")]
+        bad = sorted((row for row in everything if row.shown.needs_attention), key=lambda row: row.shown.rank)
+        nodes = list(Node.objects.all())
+        going_on = Call.objects.filter(ended_time=None).count()
+        if options["json"]:
+            self.json({
+                "totals": trunks.totals(everything), "attention": [row.summary() for row in bad], "calls": going_on,
+                "nodes": [
+                    {
+                        "name": node.name, "host": node.host, "listen": node.listen, "live": selectors.is_live(node),
+                        "heartbeat_time": node.heartbeat_time, "stopped_time": node.stopped_time,
+                    }
+                    for node in nodes
+                ],
+            })
+            return
+        self.stdout.write(
+            f"{len(bad):,} of {len(everything):,} trunks need attention." if bad else
+            f"All {len(everything):,} trunks are well." if everything else "No trunks yet.",
+        )
+        self.stdout.write(
+            "  ".join(f"{name} {count:,}" for name, count in trunks.totals(everything).items())
+            + f"  Calls going on {going_on:,}",
+        )
+        if bad:
+            self.stdout.write("")
+            self.table(
+                ("State", "l_uuid", "Provider", "Answer", "Why", "Next", "What to do"),
+                (
+                    (row.label, row.account.l_uuid, row.provider, row.answer, row.why,
+                     until(row.registration.next_attempt_time, now), row.fix)
+                    for row in bad[:WORST]
+                ),
+                empty="",
+            )
+            if len(bad) > WORST:
+                self.stdout.write(f"and {len(bad) - WORST:,} more: manage.py uacreg list --state refused --state failing")
+        self.stdout.write("")
+        self.table(
+            ("Worker", "Host", "State", "Last beat", "Listens on"),
+            ((node.name, node.host, _state(node, now), _ago(node, now), ", ".join(node.listen)) for node in nodes),
+            empty="No SIP worker has run yet. Start it with: make run (or manage.py runsip)",
+        )
+
+
+def _state(node: Node, now: Any) -> str:
+    return {"": "running", "worker_stopped": "stopped"}.get(payloads.silence(node, now)[0], "silent")
+
+
+def _ago(node: Node, now: Any) -> str:
+    age = since(node.heartbeat_time, now)
+    return f"{age} ago" if age and age != "now" else age

@@ -1,0 +1,321 @@
+"""`manage.py uacreg`: the accounts, by command; writes through services as the admin does."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from trunkmgr import selectors
+from trunkmgr.causes import Shown
+from trunkmgr.exceptions import NoWorker
+from trunkmgr.management import trunks
+from trunkmgr.management.output import OperatorCommand, add_yes, clean, operator, since, until
+from trunkmgr.management.secret_input import add_secret_options, read_secret
+from trunkmgr.models import Change, Order, UacReg, UacRegOptions
+
+#: Columns that an option sets, in the table's order; the secrets have their own ways in.
+COLUMNS = tuple(
+    field for field in UacReg._meta.concrete_fields if field.name not in ("id", "l_uuid", "auth_password", "auth_ha1")
+)
+#: Seconds to wait for a REGISTER's end: its transaction gives up after 32 (RFC 3261 §17.1.2.2), twice with a challenge.
+ORDER_TIMEOUT = 70.0
+#: Refused rows of a file that are worth reading before the first are mended.
+SHOWN_REFUSALS = 20
+
+
+class Command(OperatorCommand):
+    help = "Show and change the accounts that register at providers."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+        listing = self.verb(
+            verbs, "list", self.list, "show all accounts with their state",
+            "manage.py uacreg list --state failing --state refused\nmanage.py uacreg list --provider RheinTel --search 4989 --json",
+        )
+        listing.add_argument(
+            "--state", action="append", choices=[shown.name.lower() for shown in Shown],
+            help="only this state (repeatable)",
+        )
+        listing.add_argument("--provider", metavar="NAME", help="only accounts of this provider")
+        listing.add_argument("--search", metavar="TEXT", help="only where an identity or the note contains TEXT")
+        listing.add_argument("--json", action="store_true", help="write JSON")
+        show = self.verb(
+            verbs, "show", self.show, "show all of one account but its secrets, its state, and why", "manage.py uacreg show 4711",
+        )
+        show.add_argument("l_uuid", metavar="L_UUID")
+        show.add_argument("--json", action="store_true", help="write JSON")
+        add = self.verb(
+            verbs, "add", self.add, "add an account; it registers at once",
+            "manage.py uacreg add 4711 --l-username alice --l-domain pbx.example --r-username 49895550100 \\\n"
+            "    --r-domain sip.rheintel.example --provider RheinTel --auth-password\n"
+            "manage.py uacreg add 4712 … --password-stdin < password.txt",
+        )
+        add.add_argument("l_uuid", metavar="L_UUID", nargs="?", help=_help(UacReg, "l_uuid"))
+        add.add_argument("--l-uuid", dest="l_uuid_option", metavar="L_UUID", help="the same, as an option")
+        edit = self.verb(
+            verbs, "edit", self.edit, "change an account; the change takes effect at once",
+            "manage.py uacreg edit 4711 --expires 600 --inbound-identity anonymous\nmanage.py uacreg edit 4711 --auth-password",
+        )
+        edit.add_argument("l_uuid", metavar="L_UUID")
+        for editor in (add, edit):
+            _add_columns(editor)
+        for name, run, help in (
+            ("remove", self.remove, "un-REGISTER accounts and delete them"),
+            ("enable", self.enable, "switch accounts on; they register at once"),
+            ("disable", self.disable, "switch accounts off and un-REGISTER them"),
+            ("register", self.register, "send REGISTER now and wait for the answer"),
+            ("unregister", self.unregister, "un-REGISTER now and wait for the answer; the account stays enabled"),
+            ("refresh", self.refresh, "have the rows read again now, as after a change by foreign hands"),
+        ):
+            verb = self.verb(verbs, name, run, help, f"manage.py uacreg {name} 4711")
+            verb.add_argument("l_uuids", metavar="L_UUID", nargs="+")
+            if name == "remove":
+                add_yes(verb)
+        taking = self.verb(
+            verbs, "import", self.import_, "take accounts over from a CSV or JSON file, all or none",
+            "manage.py uacreg import uacreg.csv --dry-run\nmanage.py uacreg import - < accounts.json\n"
+            "A dump of Kamailio's table is such a file: sqlite3 -csv -header kamailio.db 'select * from uacreg'",
+        )
+        taking.add_argument("file", metavar="FILE", help="the file, - for stdin; UTF-8, columns as export writes them")
+        taking.add_argument("--format", choices=("csv", "json"), help="default: seen from the file's first character")
+        taking.add_argument("--dry-run", action="store_true", help="write nothing, show what would change")
+        giving = self.verb(
+            verbs, "export", self.export, "write all accounts as CSV or JSON, without secrets",
+            "manage.py uacreg export > accounts.csv\nmanage.py uacreg export --output accounts.json --with-encrypted-secrets",
+        )
+        giving.add_argument("--format", choices=("csv", "json"), help="default: the output file's ending, else csv")
+        giving.add_argument("--output", metavar="FILE", help="default: stdout; a file is readable for its owner only")
+        giving.add_argument(
+            "--with-encrypted-secrets", action="store_true",
+            help="passwords as enc1: tokens, which an installation with the same TRUNKMGR_FIELD_KEYS can import",
+        )
+
+    def list(self, options: dict[str, Any]) -> None:
+        now = timezone.now()
+        found = selectors.accounts().order_by("l_uuid")
+        if provider := trunks.provider(options["provider"] or ""):
+            found = found.filter(options__provider=provider)
+        if text := options["search"]:
+            columns = ("l_uuid", "l_username", "l_domain", "r_username", "r_domain", "auth_username", "options__note")
+            found = found.filter(Q(*[(f"{column}__icontains", text) for column in columns], _connector=Q.OR))
+        rows = [trunks.trunk(account, now) for account in found]
+        if options["state"]:
+            rows = [row for row in rows if row.shown.name.lower() in options["state"]]
+        if options["json"]:
+            self.json([row.summary() for row in rows])
+            return
+        self.table(
+            ("State", "l_uuid", "Local", "Remote", "Provider", "Answer", "Why", "Expires in", "Next"),
+            (
+                (row.label, row.account.l_uuid, row.local, row.remote, row.provider, row.answer, row.why,
+                 until(row.registration.bound_until_time, now), until(row.registration.next_attempt_time, now))
+                for row in rows
+            ),
+            empty="No account matches." if text or provider or options["state"] else
+                  "No accounts yet. Add one with: manage.py uacreg add, or the admin.",
+        )
+
+    def show(self, options: dict[str, Any]) -> None:
+        now = timezone.now()
+        trunk = trunks.trunk(trunks.account(options["l_uuid"]), now)
+        account, own, live = trunk.account, trunk.account.get_options(), trunk.registration
+        values: dict[str, Any] = {"l_uuid": account.l_uuid}
+        values |= {field.name: getattr(account, field.name) for field in COLUMNS}
+        values |= {"password": _set(account.auth_password), "ha1": _set(account.auth_ha1), "enabled": account.enabled}
+        values |= {"provider": trunk.provider, "inbound_identity": str(own.inbound_identity), "note": own.note}
+        if options["json"]:
+            self.json(values | {"registration": trunk.summary() | {
+                "contact": live.contact, "target": live.target, "granted": live.granted, "round_trip": live.round_trip,
+                "realm_seen": live.realm_seen, "trigger": live.trigger, "call_id": live.call_id, "cseq": live.cseq,
+            }})
+            return
+        self.pairs(values)
+        self.stdout.write("")
+        self.pairs({
+            "state": trunk.label + (f" (was {trunk.was})" if trunk.was else ""), "since": since(live.state_time, now),
+            "why": trunk.sentence or trunk.why, "what to do": trunk.fix, "last answer": trunk.answer,
+            "expires in": until(live.bound_until_time, now), "next attempt": until(live.next_attempt_time, now),
+            "caused by": live.get_trigger_display() if live.trigger else "", "failures in a row": live.failures,
+            "registrar": live.target, "contact": live.contact, "worker": live.owner.name if live.owner else "",
+        })
+
+    def add(self, options: dict[str, Any]) -> None:
+        named = [name for name in (options["l_uuid"], options["l_uuid_option"]) if name]
+        if len(set(named)) != 1:
+            raise CommandError("Name the new account by one L_UUID.")
+        if UacReg.objects.filter(l_uuid=named[0]).exists():
+            raise CommandError(f"The account {named[0]} is there already; uacreg edit changes it.")
+        account = UacReg(l_uuid=named[0])
+        self._save(account, options)
+        self.stdout.write(f"{account.l_uuid} is added: {account}.")
+
+    def edit(self, options: dict[str, Any]) -> None:
+        account = trunks.account(options["l_uuid"])
+        if self._save(account, options):
+            self.stdout.write(f"{account.l_uuid} is changed: {account}.")
+        else:
+            self.stdout.write(f"{account.l_uuid} stays as it was: no option says what to change.")
+
+    def _save(self, account: UacReg, options: dict[str, Any]) -> bool:
+        from trunkmgr.services import accounts
+
+        values = {field.name: options[field.name] for field in COLUMNS if options[field.name] is not None}
+        values |= read_secret(options)
+        own = account.get_options()
+        own_values = {name: options[name] for name in ("inbound_identity", "note") if options[name] is not None}
+        if options["provider"] is not None:
+            own_values["provider"] = trunks.provider(options["provider"])
+        for row, changes in ((account, values), (own, own_values)):
+            for name, value in changes.items():
+                setattr(row, name, value)
+        if account.pk and not values and not own_values:
+            return False
+        accounts.save(account, own, operator())
+        return True
+
+    def remove(self, options: dict[str, Any]) -> None:
+        from trunkmgr.services import accounts
+
+        found = [trunks.account(l_uuid) for l_uuid in options["l_uuids"]]
+        named = ", ".join(f"{account.l_uuid} ({account})" for account in found)
+        self.confirm(f"Remove {named} and end the registration at the provider?", options)
+        for account in found:
+            accounts.remove(account.l_uuid, operator())
+            self.stdout.write(f"{account.l_uuid} is removed.")
+
+    def enable(self, options: dict[str, Any]) -> None:
+        self._set_enabled(options, True)
+
+    def disable(self, options: dict[str, Any]) -> None:
+        self._set_enabled(options, False)
+
+    def _set_enabled(self, options: dict[str, Any], enabled: bool) -> None:
+        from trunkmgr.services import accounts
+
+        for account in [trunks.account(l_uuid) for l_uuid in options["l_uuids"]]:
+            word = "enabled" if enabled else "disabled"
+            changed = accounts.set_enabled(account.l_uuid, enabled, operator())
+            self.stdout.write(f"{account.l_uuid} is {word}{' now' if changed else ' already'}.")
+
+    def refresh(self, options: dict[str, Any]) -> None:
+        from trunkmgr.services import changes
+
+        for account in [trunks.account(l_uuid) for l_uuid in options["l_uuids"]]:
+            changes.log(Change.Table.UACREG, account.l_uuid, operator())
+            self.stdout.write(f"The worker reads {account.l_uuid} again.")
+
+    def register(self, options: dict[str, Any]) -> None:
+        self._order(options, Order.Verb.REGISTER)
+
+    def unregister(self, options: dict[str, Any]) -> None:
+        self._order(options, Order.Verb.UNREGISTER)
+
+    def _order(self, options: dict[str, Any], verb: str) -> None:
+        from trunkmgr.services import orders
+
+        # Looked up first, so that a misspelt id is not taken for a missing worker.
+        l_uuids = [trunks.account(l_uuid).l_uuid for l_uuid in options["l_uuids"]]
+        try:
+            placed = orders.place(verb, {"l_uuids": l_uuids}, operator())
+        except NoWorker as error:
+            raise CommandError(str(error)) from None
+        refused: list[str] = []
+        for order in placed:
+            result = orders.wait(order, ORDER_TIMEOUT, self._dot)
+            text = clean(str(result.get("message") or "Done."))
+            if result["ok"]:
+                self.stdout.write(text)
+            else:
+                refused.append(text)
+        if refused:
+            raise CommandError("\n".join(refused))
+
+    def _dot(self) -> None:
+        """Say on a terminal that the answer is still awaited."""
+        if sys.stderr.isatty():
+            self.stderr.write(".", ending="")
+            self.stderr.flush()
+
+    def import_(self, options: dict[str, Any]) -> None:
+        from trunkmgr.services import exchange
+        from trunkmgr.services.exchange_file import ImportRefused
+
+        try:
+            data = sys.stdin.buffer.read() if options["file"] == "-" else Path(options["file"]).read_bytes()
+        except OSError as error:
+            raise CommandError(f"{options['file']} cannot be read: {error.strerror}.") from None
+        try:
+            diffs = exchange.import_accounts(
+                data, options["format"], dry_run=options["dry_run"], who=operator(), progress=self._progress,
+            )
+        except ImportRefused as error:
+            lines = [clean(str(refusal)) for refusal in error.refusals[:SHOWN_REFUSALS]]
+            if (more := len(error.refusals) - len(lines)) > 0:
+                lines.append(f"and {more:,} more.")
+            raise CommandError("\n".join([*lines, "Nothing was imported."])) from None
+        for diff in diffs:
+            if options["dry_run"] and diff.verb != "unchanged":
+                self.stdout.write(clean(str(diff)))
+        counts = Counter(diff.verb for diff in diffs)
+        self.stdout.write(
+            f"{counts['added']:,} added, {counts['changed']:,} changed, {counts['unchanged']:,} unchanged."
+            + (" Dry run: nothing was written." if options["dry_run"] else ""),
+        )
+
+    def _progress(self, done: int, total: int) -> None:
+        if sys.stderr.isatty() and total > 1000:
+            self.stderr.write(f"\r{done:,} of {total:,}", ending="\n" if done == total else "")
+
+    def export(self, options: dict[str, Any]) -> None:
+        from trunkmgr.services import exchange
+
+        output = options["output"]
+        format = options["format"] or ("json" if output and output.endswith(".json") else "csv")
+        lines = exchange.export_accounts(format, with_encrypted_secrets=options["with_encrypted_secrets"])
+        if not output:
+            self.stdout.write("".join(lines), ending="")
+            return
+        try:
+            # Beside the target, then renamed: an export that breaks off leaves the old file as it was.
+            part = f"{output}.part"
+            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+                file.writelines(lines)
+            Path(part).replace(output)
+        except OSError as error:
+            raise CommandError(f"{output} cannot be written: {error.strerror}.") from None
+
+
+def _add_columns(parser: CommandParser) -> None:
+    """Add an option for each column but the secrets, which have ways of their own."""
+    group = parser.add_argument_group("columns of the account", "As in Kamailio's uacreg; what is left out stays.")
+    for field in COLUMNS:
+        number = isinstance(field, models.IntegerField)
+        group.add_argument(
+            f"--{field.name.replace('_', '-')}", dest=field.name, type=int if number else str,
+            metavar="N" if number else "TEXT", help=_help(UacReg, field.name),
+        )
+    own = parser.add_argument_group("what trunkmgr adds")
+    own.add_argument("--provider", metavar="NAME", help="the provider, empty for none")
+    own.add_argument(
+        "--inbound-identity", choices=UacRegOptions.InboundIdentity.values,
+        help=_help(UacRegOptions, "inbound_identity"),
+    )
+    own.add_argument("--note", metavar="TEXT", help="a remark of yours")
+    add_secret_options(parser)
+
+
+def _help(model: type[models.Model], name: str) -> str:
+    field = model._meta.get_field(name)
+    return str(getattr(field, "help_text", "") or getattr(field, "verbose_name", name)).replace("%", "%%")
+
+
+def _set(secret: object) -> str:
+    return "set" if secret else "not set"
