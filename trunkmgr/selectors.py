@@ -99,14 +99,6 @@ def trunk(l_uuid: str) -> Registration | None:
     return _trunks().filter(account__l_uuid=l_uuid).first()
 
 
-def accounts() -> QuerySet[UacReg]:
-    """Return all accounts with options, provider, registration and owner, without secrets.
-
-    Unlike `board_rows` with those that somebody else put into the table and no worker has seen yet.
-    """
-    return UacReg.objects.select_related("options__provider", "registration__owner").defer(*_SECRETS)
-
-
 def timeline(l_uuid: str, since: datetime, limit: int = 1000) -> list[RegistrationEvent]:
     """Return what happened since, the newest first."""
     return list(RegistrationEvent.objects.filter(l_uuid=l_uuid, time__gte=since)[:limit])

@@ -61,7 +61,7 @@ class Command(OperatorCommand):
                 empty="",
             )
             if len(bad) > WORST:
-                self.stdout.write(f"and {len(bad) - WORST:,} more: manage.py uacreg list --state refused --state failing")
+                self.stdout.write(f"and {len(bad) - WORST:,} more, see: manage.py uacreg list --state failing")
         self.stdout.write("")
         self.table(
             ("Worker", "Host", "State", "Last beat", "Listens on"),

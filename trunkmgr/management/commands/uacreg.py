@@ -38,7 +38,8 @@ class Command(OperatorCommand):
         verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
         listing = self.verb(
             verbs, "list", self.list, "show all accounts with their state",
-            "manage.py uacreg list --state failing --state refused\nmanage.py uacreg list --provider RheinTel --search 4989 --json",
+            "manage.py uacreg list --state failing --state refused\n"
+            "manage.py uacreg list --provider RheinTel --search 4989 --json",
         )
         listing.add_argument(
             "--state", action="append", choices=[shown.name.lower() for shown in Shown],
@@ -48,7 +49,8 @@ class Command(OperatorCommand):
         listing.add_argument("--search", metavar="TEXT", help="only where an identity or the note contains TEXT")
         listing.add_argument("--json", action="store_true", help="write JSON")
         show = self.verb(
-            verbs, "show", self.show, "show all of one account but its secrets, its state, and why", "manage.py uacreg show 4711",
+            verbs, "show", self.show, "show all of one account but its secrets, its state, and why",
+            "manage.py uacreg show 4711",
         )
         show.add_argument("l_uuid", metavar="L_UUID")
         show.add_argument("--json", action="store_true", help="write JSON")
@@ -62,7 +64,8 @@ class Command(OperatorCommand):
         add.add_argument("--l-uuid", dest="l_uuid_option", metavar="L_UUID", help="the same, as an option")
         edit = self.verb(
             verbs, "edit", self.edit, "change an account; the change takes effect at once",
-            "manage.py uacreg edit 4711 --expires 600 --inbound-identity anonymous\nmanage.py uacreg edit 4711 --auth-password",
+            "manage.py uacreg edit 4711 --expires 600 --inbound-identity anonymous\n"
+            "manage.py uacreg edit 4711 --auth-password",
         )
         edit.add_argument("l_uuid", metavar="L_UUID")
         for editor in (add, edit):
@@ -89,7 +92,8 @@ class Command(OperatorCommand):
         taking.add_argument("--dry-run", action="store_true", help="write nothing, show what would change")
         giving = self.verb(
             verbs, "export", self.export, "write all accounts as CSV or JSON, without secrets",
-            "manage.py uacreg export > accounts.csv\nmanage.py uacreg export --output accounts.json --with-encrypted-secrets",
+            "manage.py uacreg export > accounts.csv\n"
+            "manage.py uacreg export --output accounts.json --with-encrypted-secrets",
         )
         giving.add_argument("--format", choices=("csv", "json"), help="default: the output file's ending, else csv")
         giving.add_argument("--output", metavar="FILE", help="default: stdout; a file is readable for its owner only")
