@@ -1,0 +1,104 @@
+"""Two minutes of 20-second grants: who causes each refresh, and that no binding ever lapses at the registrar.
+
+Both set-ups run at once, because most of the time is waiting; the account with the wrong password waits along.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.interop.conftest import Place
+from tests.interop.peers import Registrar
+from tests.interop.product import Cluster, Embedded, Product
+from tests.interop.programs import eventually
+
+pytestmark = [pytest.mark.interop("kamailio", "postgresql", "redis"), pytest.mark.timeout(300)]
+
+GRANT = 20
+WITH_BEAT, WITHOUT_BEAT = 120, 45
+
+
+def enter(product: Product, registrar: Registrar, place: Place, *users: str, **more: str) -> None:
+    product.provision(
+        registrar.uri,
+        domain=registrar.realm,
+        addresses=place.provider,
+        next_hop=(place.pbx, 5060),
+        accounts=[{"l_uuid": user, **more} for user in users],
+    )
+    eventually(lambda: set(users) <= set(registrar.bindings()), 5, f"{users} are registered")
+
+
+def watch(registrar: Registrar, users: set[str], seconds: float) -> None:
+    """Ask the registrar four times a second whether every binding stands."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        lapsed = users - set(registrar.bindings())
+        assert not lapsed, f"{lapsed} lapsed at the registrar {end - time.monotonic():.1f} s before the end."
+        time.sleep(0.25)
+
+
+def refreshes(product: Product, users: tuple[str, ...], skip: int = 0) -> list[str]:
+    """Return what caused each refresh of these accounts, their first registration left out."""
+    return [
+        str(event["trigger"])
+        for user in users
+        for event in [event for event in product.events(user) if event["code"] == 200][1 + skip :]
+    ]
+
+
+def test_beat_refreshes_and_the_guard_stands_in(
+    kamailio_registrar: Callable[..., Registrar],
+    trunkmgr_up: Callable[..., Embedded],
+    trunkmgr_cluster: Callable[..., Cluster],
+    place: Place,
+) -> None:
+    registrar = kamailio_registrar(max_expires=GRANT)
+    registrar.set_password("wrong", "another")
+    one, four = ("one-a", "one-b", "one-c"), ("four-a", "four-b", "four-c")
+    embedded, cluster = trunkmgr_up(), trunkmgr_cluster()
+    enter(embedded, registrar, place, *one)
+    enter(cluster, registrar, place, *four)
+    embedded.manage(
+        "uacreg",
+        "add",
+        "wrong",
+        "--l-username",
+        "wrong",
+        "--l-domain",
+        "pbx.example",
+        "--r-username",
+        "wrong",
+        "--r-domain",
+        registrar.realm,
+        "--provider",
+        "RheinTel",
+        "--password-stdin",
+        stdin="not-it\n",
+    )
+    users = {*one, *four}
+    watch(registrar, users, 60)
+
+    # A wrong password is not tried again and again: providers ban for that.
+    assert 1 <= len(registrar.seen("wrong")) <= 3
+    assert embedded.registration("wrong")["cause"] == "wrong_password"
+    page = embedded.admin().get("/status/wrong/")
+    assert "The provider does not accept the password." in page
+
+    watch(registrar, users, WITH_BEAT - 60)
+    for product, names in ((embedded, one), (cluster, four)):
+        causes = refreshes(product, names)
+        assert len(causes) >= 3 * WITH_BEAT // GRANT, causes
+        assert causes.count("beat") >= 0.95 * len(causes), f"{type(product).__name__}: {causes}"
+
+    cluster.stop_one("beat")
+    time.sleep(GRANT)  # what beat has already planned is still sent for it
+    before = {user: len(refreshes(cluster, (user,))) for user in four}
+    watch(registrar, users, WITHOUT_BEAT)
+    for user in four:
+        causes = refreshes(cluster, (user,), skip=before[user])
+        assert len(causes) >= 2
+        assert set(causes) == {"guard"}, f"{user}: {causes}"

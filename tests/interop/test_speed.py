@@ -1,0 +1,55 @@
+"""CPU an inbound call beside Kamailio's, in interleaved pairs of the same run (bench/)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.interop.programs import ROOT, missing, program
+
+pytestmark = [pytest.mark.interop("kamailio", "sipp", "gcc"), pytest.mark.timeout(400)]
+
+RATE, ROUNDS, SECONDS = 1000, 3, 5
+RATIO = 1.5
+
+
+def test_a_call_costs_at_most_one_and_a_half_times_kamailios_cpu(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    for name in ("kamailio", "sipp", "gcc"):
+        program(name)
+    if not Path("/usr/lib/x86_64-linux-gnu/kamailio/modules/db_sqlite.so").exists() and not list(
+        Path("/usr/lib").glob("*/kamailio/modules/db_sqlite.so")
+    ):
+        missing("Kamailio's db_sqlite is missing: apt-get install kamailio-sqlite-modules")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "bench.py",
+            "compare",
+            "--adapter",
+            "./sut_trunkmgr.sh",
+            "--rates",
+            str(RATE),
+            "--rounds",
+            str(ROUNDS),
+            "--secs",
+            str(SECONDS),
+        ],
+        cwd=ROOT / "bench",
+        env={**os.environ, "BENCH_RUN": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=380,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    row = json.loads(done.stdout)["rates"][str(RATE)]
+    record_property("figure", f"CPU an inbound call at {RATE}/s: {row['ratio']} of Kamailio's (pairs {row['ratios']})")
+    assert row["failed_ours"] == 0, row
+    assert row["ratio"] <= RATIO, row
