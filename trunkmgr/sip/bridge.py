@@ -1,0 +1,251 @@
+"""From engine events to tables and pages: bundled, in another thread, off the way of any message.
+
+The engine's turn only appends.  Twenty times a second events become rows: the last state of each account, history, calls.
+One write at a time takes them to the services and then tells the pages.  With the database down the last state of each account
+is kept, history and calls wait in a bound, and what falls out of it is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from django.db import InterfaceError, OperationalError
+
+from sipengine.events import CallAnswered, CallEnded, CallStarted, Event, RegistrationChanged, Trigger
+from trunkmgr.sip.clock import Clock
+from trunkmgr.sip.outage import Outage
+
+log = logging.getLogger("trunkmgr.sip")
+
+#: Seconds from an event to its turn: events of one moment share a transaction.
+GATHER = 0.05
+#: Seconds between two batches of calls: most short calls start and end within one and cost one row written once.
+CALLS_EVERY = 1.0
+#: Rows of one batch.
+BATCH = 500
+#: What may wait while the database is down.
+HISTORY_LIMIT = 50_000
+CALLS_LIMIT = 50_000
+
+Row = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one write takes to the services."""
+
+    registrations: list[Row] = field(default_factory=list)
+    """As `services.registrations.record` wants them, in order."""
+    calls: list[Row] = field(default_factory=list)
+    """As `services.calls.record` wants them."""
+    stale: set[str] = field(default_factory=set)
+    """Accounts whose rows were added, edited or removed: pages must hear of them."""
+    called: set[str] = field(default_factory=set)
+    """Accounts whose calls moved."""
+
+    def __bool__(self) -> bool:
+        return bool(self.registrations or self.calls or self.stale)
+
+    def singly(self) -> Iterable[Batch]:
+        """Give each row as a batch of its own."""
+        for row in self.registrations:
+            yield Batch(registrations=[row])
+        for row in self.calls:
+            yield Batch(calls=[row])
+
+
+class Bridge:
+    """One a worker.  `take` is called by the engine's host after a turn, everything else by the loop."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        store: Callable[[Batch], Awaitable[None]],
+        publish: Callable[[Iterable[str], Iterable[str]], Awaitable[None]],
+        on_registration: Callable[[RegistrationChanged], None],
+    ) -> None:
+        self._clock = clock
+        self._store = store
+        self._publish = publish
+        """Tells pages whose registration and whose calls moved."""
+        self._on_registration = on_registration
+        self.fences: dict[str, int] = {}
+        """Fencing number of each account that this worker owns."""
+        self.operators: dict[str, str] = {}
+        """Who ordered what comes next with trigger `operator`."""
+        self.going_on: Counter[str] = Counter()
+        """Calls going on, by l_uuid."""
+        self.dropped = 0
+        """History rows and calls lost since the start."""
+        self._queue: deque[Event] = deque()
+        self._states: dict[str, RegistrationChanged] = {}
+        self._history: deque[RegistrationChanged] = deque()
+        self._calls: dict[str, Row] = {}
+        self._trunk_of_call: dict[str, str] = {}
+        self._moved: set[str] = set()
+        self._stale: set[str] = set()
+        self._batch = Batch()
+        self._calls_at = 0.0
+        self._gathering: asyncio.TimerHandle | None = None
+        self._wanted = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.database = Outage(log, "The database", "Calls and registrations go on; pages and history wait.")
+        self._pages = Outage(log, "The channel layer", "Calls and registrations go on; pages are stale.")
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="bridge")
+
+    def take(self, events: deque[Event]) -> None:
+        """Take the events of one turn."""
+        self._queue.extend(events)
+        events.clear()
+        if self._gathering is None:
+            self._gathering = asyncio.get_running_loop().call_later(GATHER, self._gather)
+
+    def accounts_changed(self, l_uuids: Iterable[str]) -> None:
+        """Have the pages told of rows that were added, edited or removed."""
+        self._stale.update(l_uuids)
+        self._wanted.set()
+
+    async def close(self, timeout: float) -> None:
+        """Write what is left, in at most `timeout` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                self._gather()
+                while self._waiting() and not self.database.failures:
+                    self._calls_at = 0.0
+                    self._wanted.set()
+                    await asyncio.sleep(0.01)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def _gather(self) -> None:
+        """Turn queued events into what is to be written."""
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+        while self._queue:
+            event = self._queue.popleft()
+            if isinstance(event, RegistrationChanged):
+                self._states[event.l_uuid] = event
+                if event.final:
+                    if len(self._history) >= HISTORY_LIMIT:
+                        self._history.popleft()
+                        self.dropped += 1
+                    self._history.append(event)
+                self._on_registration(event)
+            elif isinstance(event, CallStarted | CallAnswered | CallEnded):
+                self._call(event)
+        self._wanted.set()
+
+    def _call(self, event: CallStarted | CallAnswered | CallEnded) -> None:
+        row = self._calls.get(event.key)
+        if row is None:
+            if len(self._calls) >= CALLS_LIMIT:
+                del self._calls[next(iter(self._calls))]
+                self.dropped += 1
+            row = self._calls[event.key] = {"key": event.key}
+        moment = self._clock.time(event.at)
+        if isinstance(event, CallStarted):
+            row.update(
+                call_id=event.call_id, l_uuid=event.l_uuid, direction=event.direction, caller=event.caller,
+                callee=event.callee, anonymous=event.anonymous, started_time=moment,
+            )
+            self._trunk_of_call[event.key] = event.l_uuid
+            self.going_on[event.l_uuid] += 1
+        l_uuid = self._trunk_of_call.get(event.key)
+        if l_uuid is not None:
+            self._moved.add(l_uuid)
+        if isinstance(event, CallAnswered):
+            row["answered_time"] = moment
+        elif isinstance(event, CallEnded):
+            row.update(ended_time=moment, code=event.code, reason=event.reason)
+            if self._trunk_of_call.pop(event.key, None) is not None and l_uuid is not None:
+                self.going_on[l_uuid] -= 1
+                if not self.going_on[l_uuid]:
+                    del self.going_on[l_uuid]
+
+    def _waiting(self) -> bool:
+        return bool(self._batch or self._states or self._history or self._calls)
+
+    async def _run(self) -> None:
+        while True:
+            # Registrations are written as soon as they are there; calls wait for their second.
+            soon = bool(self._states or self._history)
+            later = self._calls_at + CALLS_EVERY - self._clock.now() if self._calls else None
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), 0 if soon else later if later is None else max(0.0, later))
+            self._wanted.clear()
+            # What could not be written is tried again as it was, so that order and content stay.
+            self._batch = self._batch or self._next()
+            if self._batch and not await self._write():
+                await asyncio.sleep(self.database.pause)
+                self._wanted.set()
+
+    async def _write(self) -> bool:
+        """Store the batch and tell the pages; False when the database does not answer."""
+        batch = self._batch
+        try:
+            await self._store(batch)
+        except (OperationalError, InterfaceError) as error:
+            self.database.failed(error)
+            return False
+        except Exception:
+            log.exception("A batch of the engine's news cannot be stored as it is; its rows are tried one by one.")
+            await self._store_singly(batch)
+        self.database.worked()
+        self._batch = Batch()
+        try:
+            await self._publish({row["l_uuid"] for row in batch.registrations} | batch.stale, batch.called)
+        except Exception as error:
+            self._pages.failed(error)
+        else:
+            self._pages.worked()
+        return True
+
+    async def _store_singly(self, batch: Batch) -> None:
+        for single in batch.singly():
+            try:
+                await self._store(single)
+            except Exception as error:
+                self.dropped += 1
+                log.error("A row of the engine's news is dropped: %s.", str(error) or type(error).__name__)
+
+    def _next(self) -> Batch:
+        """Take the next batch out of what waits."""
+        batch = Batch()
+        for _ in range(min(BATCH, len(self._history))):
+            event = self._history.popleft()
+            if self._states.get(event.l_uuid) is event:
+                del self._states[event.l_uuid]
+            batch.registrations.append(self._registration(event))
+        if not self._history:
+            for l_uuid in list(self._states)[:BATCH]:
+                batch.registrations.append(self._registration(self._states.pop(l_uuid)))
+        now = self._clock.now()
+        if now >= self._calls_at + CALLS_EVERY:
+            self._calls_at = now if len(self._calls) <= BATCH else 0.0
+            batch.calls = [self._calls.pop(key) for key in list(self._calls)[:BATCH]]
+            batch.called, self._moved = self._moved, set()
+        batch.stale, self._stale = self._stale, set()
+        return batch
+
+    def _registration(self, event: RegistrationChanged) -> Row:
+        row = asdict(event)
+        clock = self._clock
+        row.update(
+            state=event.state.value, trigger=event.trigger.value, time=clock.time(row.pop("at")),
+            bound_until_time=clock.optional_time(row.pop("bound_until_at")),
+            next_attempt_time=clock.optional_time(row.pop("next_attempt_at")),
+            fence=self.fences.get(event.l_uuid, 0),
+        )
+        if event.final and event.trigger is Trigger.OPERATOR:
+            row["who"] = self.operators.pop(event.l_uuid, "")
+        return row

@@ -1,0 +1,146 @@
+"""What the tables say since the last look: the change log, the rows it names, and now and then everything.
+
+Runs in the worker's database thread.  A look that fails has changed nothing and is repeated.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Max, Q
+from django.utils import timezone
+
+from trunkmgr.exceptions import UndecryptableSecret
+from trunkmgr.models import Change, Domain, Provider, UacReg
+from trunkmgr.sip.snapshot import Pbx, Peers, Snapshot, Trunk, pbx_of, provider_of, trunk_of
+
+log = logging.getLogger("trunkmgr.sip")
+
+#: No transaction of ours lasts longer, so a line with a lower id shows up within this time (PostgreSQL gives ids out at
+#: the INSERT, and they become visible at the COMMIT).
+OVERLAP = timedelta(seconds=60)
+
+#: Parameters of one query; SQLite takes 32,766, older ones 999.
+ROWS_PER_QUERY = 500
+
+
+@dataclass(slots=True)
+class Patch:
+    """New rows for a snapshot; None where a row is gone."""
+
+    trunks: dict[str, Trunk | None] = field(default_factory=dict)
+    domains: dict[str, Pbx | None] = field(default_factory=dict)
+    providers: dict[int, Peers | None] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.trunks or self.domains or self.providers)
+
+
+class ChangeLog:
+    """Follows the table of changes by rising id, with an overlap, each line once.
+
+    What `read` returns counts as known only after `done`: a look that failed half-way is repeated whole.
+    """
+
+    def __init__(self) -> None:
+        self._floor = 0
+        self._seen: dict[int, datetime] = {}
+
+    def start(self) -> None:
+        """Count what stands in the log as known; called before the first snapshot is read."""
+        old = Change.objects.filter(time__lt=timezone.now() - OVERLAP).aggregate(last=Max("id"))
+        self._floor = old["last"] or 0
+        self._seen = dict(Change.objects.filter(id__gt=self._floor).values_list("id", "time"))
+
+    def read(self) -> tuple[list[tuple[str, str]], dict[int, datetime]]:
+        """Return (table, key) of the new lines, and the lines to pass to `done` once they are dealt with."""
+        lines = Change.objects.filter(id__gt=self._floor).order_by("id").values_list("id", "table", "key", "time")
+        new = [line for line in lines if line[0] not in self._seen]
+        return [(table, key) for _, table, key, _ in new], {line[0]: line[3] for line in new}
+
+    def done(self, lines: Mapping[int, datetime]) -> None:
+        """Mark lines as known, and forget those that the overlap no longer covers."""
+        self._seen.update(lines)
+        horizon = timezone.now() - OVERLAP
+        past = [number for number, time in self._seen.items() if time < horizon]
+        if past:
+            self._floor = max(self._floor, *past)
+            self._seen = {number: time for number, time in self._seen.items() if number > self._floor}
+
+
+def read_rows(changed: Iterable[tuple[str, str]]) -> Patch:
+    """Read the rows behind lines of the change log; an account is also read when its provider changed."""
+    keys: dict[str, set[str]] = {table: set() for table in Change.Table.values}
+    for table, key in changed:
+        keys[table].add(key)
+    patch = Patch()
+    providers = {int(key) for key in keys[Change.Table.PROVIDER]}
+    if providers:
+        patch.providers.update(dict.fromkeys(providers))
+        patch.providers.update({row.pk: provider_of(row) for row in Provider.objects.filter(pk__in=providers)})
+    if keys[Change.Table.DOMAIN]:
+        patch.domains.update(dict.fromkeys(name.lower() for name in keys[Change.Table.DOMAIN]))
+        rows = Domain.objects.filter(l_domain__in=keys[Change.Table.DOMAIN])
+        patch.domains.update({row.l_domain.lower(): pbx_of(row) for row in rows})
+    l_uuids = sorted(keys[Change.Table.UACREG])
+    patch.trunks.update(dict.fromkeys(l_uuids))
+    conditions = [Q(l_uuid__in=l_uuids[start:start + ROWS_PER_QUERY]) for start in range(0, len(l_uuids), ROWS_PER_QUERY)]
+    if providers:
+        conditions.append(Q(options__provider__in=providers))
+    for condition in conditions:
+        trunks, unreadable = read_trunks(condition)
+        patch.trunks.update(trunks)
+        for l_uuid in unreadable:
+            patch.trunks.pop(l_uuid, None)
+    return patch
+
+
+def read_trunks(condition: Q) -> tuple[dict[str, Trunk], dict[str, UndecryptableSecret]]:
+    """Read accounts; those whose secrets no key opens come apart, and are told in the log."""
+    trunks: dict[str, Trunk] = {}
+    unreadable: dict[str, UndecryptableSecret] = {}
+    for row in UacReg.objects.filter(condition).select_related("options__provider"):
+        try:
+            trunks[row.l_uuid] = trunk_of(row)
+        except UndecryptableSecret as error:
+            log.error("The account %s cannot be used. %s", row.l_uuid, error)
+            unreadable[row.l_uuid] = error
+    return trunks, unreadable
+
+
+def read_snapshot() -> Snapshot:
+    """Read everything; raise UndecryptableSecret when accounts hold secrets and our keys open none of them."""
+    trunks, unreadable = read_trunks(Q())
+    sealed = any(trunk.account.auth_password or trunk.account.auth_ha1 for trunk in trunks.values())
+    if unreadable and not sealed:
+        raise next(iter(unreadable.values()))
+    return Snapshot().patched(
+        trunks=trunks,
+        domains={row.l_domain.lower(): pbx_of(row) for row in Domain.objects.all()},
+        providers={row.pk: provider_of(row) for row in Provider.objects.all()},
+    )
+
+
+def compare(old: Snapshot) -> Patch:
+    """Read everything and return what differs from `old`: finds what bypassed the change log."""
+    new = read_snapshot()
+    patch = Patch(
+        trunks=_difference(old.trunks, new.trunks),
+        domains=_difference(old.domains, new.domains),
+        providers=_difference(old.providers, new.providers),
+    )
+    missing = {l_uuid for l_uuid, trunk in patch.trunks.items() if trunk is None}
+    if missing:
+        # What cannot be decrypted is there all the same, and stays as we knew it.
+        for l_uuid in missing & set(UacReg.objects.values_list("l_uuid", flat=True)):
+            del patch.trunks[l_uuid]
+    return patch
+
+
+def _difference(old: Mapping[Any, Any], new: Mapping[Any, Any]) -> dict[Any, Any]:
+    changed = {key: value for key, value in new.items() if old.get(key) != value}
+    return {**changed, **dict.fromkeys(key for key in old if key not in new)}

@@ -1,0 +1,123 @@
+"""Admission before routing: who a source address is, and whether this worker takes new requests from it.
+
+An address nobody configured gets nothing, not even an answer (the endpoint counts it).  Does not limit how much an admitted
+peer may send.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sipengine.exceptions import Reject
+from sipengine.transport.flow import Flow
+from trunkmgr.sip.snapshot import Peers, Snapshot, numeric
+
+NOBODY = 0
+PROVIDER = 1
+PBX = 2
+
+#: Addresses remembered between two pictures; strangers choose theirs, so the cache must be bounded.
+CACHE_LIMIT = 4096
+
+
+class Admission:
+    """Source address → PROVIDER, PBX, both, or NOBODY."""
+
+    def __init__(self) -> None:
+        self.snapshot = Snapshot()
+        self._providers = Peers()
+        self._pbxs = Peers()
+        self._resolved: dict[str, frozenset[str]] = {}
+        self._registrars: dict[str, str] = {}
+        self._kinds: dict[str, int] = {}
+        self._by_address: dict[str, int] | None = None
+
+    def swap(self, snapshot: Snapshot) -> None:
+        """Take the next picture."""
+        self.snapshot = snapshot
+        self._providers = snapshot.provider_peers()
+        self._pbxs = snapshot.pbx_peers()
+        names = self.names()
+        self._resolved = {host: addresses for host, addresses in self._resolved.items() if host in names}
+        self._registrars = {key: address for key, address in self._registrars.items() if key in snapshot.trunks}
+        self._forget()
+
+    def names(self) -> set[str]:
+        """Return the host names (not addresses) whose addresses must be known."""
+        return {host for host in self._providers.hosts | self._pbxs.hosts if numeric(host) is None}
+
+    def resolved(self, host: str, addresses: frozenset[str]) -> None:
+        """Take what the resolver says of a host name, in place of what it said before."""
+        if self._resolved.get(host) != addresses:
+            self._resolved[host] = addresses
+            self._forget()
+
+    def registered_at(self, l_uuid: str, address: str) -> None:
+        """Admit the address that this account registers at, whatever the resolver says of the name by now."""
+        if self._registrars.get(l_uuid) != address:
+            self._registrars[l_uuid] = address
+            if not self.kind(address) & PROVIDER:
+                self._forget()
+
+    def admits(self, flow: Flow) -> bool:
+        return self.kind(flow.remote[0]) != NOBODY
+
+    def kind(self, address: str) -> int:
+        """Say who a source address is."""
+        kind = self._kinds.get(address)
+        if kind is None:
+            kind = self._look(address)
+            if len(self._kinds) >= CACHE_LIMIT:
+                self._kinds.clear()
+            self._kinds[address] = kind
+        return kind
+
+    def _look(self, address: str) -> int:
+        if self._by_address is None:
+            self._by_address = self._addresses()
+        kind = self._by_address.get(address, NOBODY)
+        ip = numeric(address)
+        if ip is not None:
+            for bit, peers in ((PROVIDER, self._providers), (PBX, self._pbxs)):
+                if any(ip in network for network in peers.networks):
+                    kind |= bit
+        return kind
+
+    def _addresses(self) -> dict[str, int]:
+        found = dict.fromkeys(self._registrars.values(), PROVIDER)
+        for bit, peers in ((PROVIDER, self._providers), (PBX, self._pbxs)):
+            for host in peers.hosts:
+                ip = numeric(host)
+                for address in (str(ip),) if ip is not None else self._resolved.get(host, ()):
+                    found[address] = found.get(address, NOBODY) | bit
+        return found
+
+    def _forget(self) -> None:
+        self._kinds.clear()
+        self._by_address = None
+
+
+class PeerMiddleware:
+    """ASGI middleware of the scope `sip`: adds who is calling and the picture that holds for this request.
+
+    `scope["sip.peer"]` is PROVIDER, PBX or both; `scope["sip.snapshot"]` a `Snapshot`.
+    """
+
+    def __init__(self, application: Any, admission: Admission) -> None:
+        self.application = application
+        self.admission = admission
+        self.draining = False
+        """The worker is about to stop: calls go on, new ones are asked to come back."""
+
+    def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> Any:
+        admission = self.admission
+        scope["sip.snapshot"] = admission.snapshot
+        scope["sip.peer"] = admission.kind(scope["client"][0])
+        if self.draining and not scope["extensions"]["sip.context"].has_totag():
+            return _stopping()
+        # The coroutine itself, not one more around it: this is on the way of every call.
+        return self.application(scope, receive, send)
+
+
+async def _stopping() -> None:
+    raise Reject(503, "Server stops", [("Retry-After", "10")])

@@ -1,0 +1,187 @@
+"""An immutable picture of accounts, domains and providers: what routing, admission and registrations read.
+
+Patched row by row into a new picture and swapped whole, so that a request sees one state from its start to its end.  Reads
+no table (`changes` does) and opens no socket: names of hosts stay names, `middleware.Admission` learns their addresses.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import TypeVar
+
+from sipengine.uac.account import UacAccount
+from sipengine.uac.lookup import AccountTable
+from trunkmgr.models import Domain, Provider, UacReg, UacRegOptions
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Trunk:
+    """An account and what we keep beside it."""
+
+    account: UacAccount
+    anonymous: bool
+    """`inbound_identity`: the far side of an inbound call does not learn the caller."""
+    provider_id: int | None
+
+    @property
+    def registrar(self) -> str:
+        """Host that REGISTER goes to, a name or an address."""
+        return host_of(self.account.auth_proxy or self.account.r_domain)
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """Who may send us anything: hosts (names or addresses) and networks."""
+
+    hosts: frozenset[str] = frozenset()
+    networks: tuple[Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pbx:
+    """A local domain's next hop and who answers for it."""
+
+    next_hop: bytes
+    peers: Peers
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything of the tables that SIP needs, at one moment."""
+
+    table: AccountTable = field(default_factory=AccountTable)
+    trunks: Mapping[str, Trunk] = field(default_factory=dict)
+    """By l_uuid."""
+    domains: Mapping[str, Pbx] = field(default_factory=dict)
+    """By l_domain, lower case."""
+    providers: Mapping[int, Peers] = field(default_factory=dict)
+
+    def patched(
+        self,
+        trunks: Mapping[str, Trunk | None] | None = None,
+        domains: Mapping[str, Pbx | None] | None = None,
+        providers: Mapping[int, Peers | None] | None = None,
+    ) -> Snapshot:
+        """Return a new picture with these rows put in; None takes one out."""
+        table = self.table
+        if trunks:
+            table = table.without(*(key for key, trunk in trunks.items() if trunk is None))
+            table = table.with_accounts(trunk.account for trunk in trunks.values() if trunk is not None)
+        return replace(
+            self,
+            table=table,
+            trunks=_merged(self.trunks, trunks),
+            domains=_merged(self.domains, domains),
+            providers=_merged(self.providers, providers),
+        )
+
+    def next_hop(self, l_domain: str) -> bytes | None:
+        """URI of the PBX that serves this local domain."""
+        pbx = self.domains.get(l_domain.lower())
+        return pbx.next_hop if pbx else None
+
+    def provider_peers(self) -> Peers:
+        """Who may bring us calls: configured addresses, and the hosts that accounts register at."""
+        hosts = {trunk.registrar for trunk in self.trunks.values()}
+        return _union(self.providers.values(), hosts)
+
+    def pbx_peers(self) -> Peers:
+        return _union((pbx.peers for pbx in self.domains.values()), set())
+
+
+def trunk_of(row: UacReg) -> Trunk:
+    """Make the engine's value of a row; an account without outbound proxy takes its provider's.
+
+    Raises UndecryptableSecret.
+    """
+    options: UacRegOptions | None = getattr(row, "options", None)
+    provider = options.provider if options else None
+    account = UacAccount(
+        l_uuid=row.l_uuid, l_username=row.l_username, l_domain=row.l_domain,
+        r_username=row.r_username, r_domain=row.r_domain, realm=row.realm,
+        auth_username=row.auth_username, auth_password=row.auth_password.reveal(), auth_ha1=row.auth_ha1.reveal(),
+        auth_proxy=row.auth_proxy or (provider.proxy if provider else ""),
+        expires=row.expires, enabled=row.enabled, reg_delay=row.reg_delay,
+        contact_addr=row.contact_addr, contact_user=row.contact_user, socket=row.socket,
+    )
+    anonymous = options is not None and options.inbound_identity == UacRegOptions.InboundIdentity.ANONYMOUS
+    return Trunk(account, anonymous, provider.pk if provider else None)
+
+
+def pbx_of(row: Domain) -> Pbx:
+    peers = peers_of(row.addresses, (row.next_hop,))
+    return Pbx(row.next_hop.encode(), peers)
+
+
+def provider_of(row: Provider) -> Peers:
+    return peers_of(row.addresses, (row.domain, row.proxy))
+
+
+def peers_of(addresses: str, uris: Iterable[str]) -> Peers:
+    """Read addresses or networks, one a line, and the hosts of some URIs.
+
+    A line that is neither is a host name; what is no name either admits nobody (services refuse it before it is stored).
+    """
+    hosts = {host_of(uri) for uri in uris if uri}
+    networks: list[Network] = []
+    for line in addresses.split():
+        if "/" in line:
+            try:
+                networks.append(ipaddress.ip_network(line, strict=False))
+            except ValueError:
+                continue
+        else:
+            hosts.add(host_of(line))
+    hosts.discard("")
+    return Peers(frozenset(hosts), tuple(networks))
+
+
+@lru_cache(maxsize=4096)
+def host_of(uri: str) -> str:
+    """Return the host of a SIP URI, or of a bare `host[:port]`; IPv6 without brackets, lower case."""
+    text = uri.strip().strip("<>")
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme.lower() in ("sip", "sips"):
+        text = rest
+    text = text.partition("?")[0].rpartition("@")[2].partition(";")[0]
+    if text.startswith("["):
+        return text[1:].partition("]")[0].lower()
+    if text.count(":") > 1:
+        return text.lower()
+    return text.partition(":")[0].lower()
+
+
+def numeric(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address that `host` spells out, None when it is a name."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _merged(rows: Mapping[Key, Value], patch: Mapping[Key, Value | None] | None) -> Mapping[Key, Value]:
+    if not patch:
+        return rows
+    merged = {**rows}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _union(all_peers: Iterable[Peers], hosts: set[str]) -> Peers:
+    networks: dict[Network, None] = {}
+    for peers in all_peers:
+        hosts |= peers.hosts
+        networks.update(dict.fromkeys(peers.networks))
+    hosts.discard("")
+    return Peers(frozenset(hosts), tuple(networks))

@@ -1,0 +1,59 @@
+"""What the worker reads and writes through the services, in its database thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sipengine.uac.binding import BindingRecord
+from trunkmgr.models import Node, Registration
+from trunkmgr.services import calls, nodes, registrations
+from trunkmgr.sip.bridge import Batch
+from trunkmgr.sip.changes import ChangeLog, Patch, read_rows
+from trunkmgr.sip.clock import Clock
+
+
+def store(node: str, batch: Batch) -> None:
+    """Write a batch.  What is refused belongs to another worker by now, or its account is gone."""
+    if batch.registrations:
+        registrations.record(node, batch.registrations)
+    if batch.calls:
+        calls.record(node, batch.calls)
+
+
+def look(log: ChangeLog, node: Node) -> tuple[Patch, dict[str, int]]:
+    """Read what changed since the last look, and which registrations are ours by now."""
+    changed, lines = log.read()
+    if not changed:
+        return Patch(), {}
+    patch = read_rows(changed)
+    fences = own(node) if patch.trunks else {}
+    log.done(lines)
+    return patch, fences
+
+
+def own(node: Node) -> dict[str, int]:
+    """Claim what nobody looks after; return the fencing numbers of all that is ours."""
+    registrations.claim_ownership(node.name)
+    return nodes.owned(node)
+
+
+_RECORD = (
+    "account_id", "call_id", "from_tag", "cseq", "contact", "granted", "bound_until_time", "next_attempt_time", "generation",
+    "failures", "target", "realm_seen",
+)
+
+
+def binding_records(node: Node, clock: Clock) -> dict[str, BindingRecord]:
+    """Read what stood before a restart, by l_uuid."""
+    rows = Registration.objects.filter(owner=node).exclude(call_id="").values(*_RECORD)
+    return {row["account_id"]: _record(row, clock) for row in rows}
+
+
+def _record(row: Mapping[str, Any], clock: Clock) -> BindingRecord:
+    bound, planned = row["bound_until_time"], row["next_attempt_time"]
+    return BindingRecord(
+        call_id=row["call_id"], from_tag=row["from_tag"], cseq=row["cseq"], contact=row["contact"], granted=row["granted"],
+        bound_until_at=clock.at(bound) if bound else None, next_attempt_at=clock.at(planned) if planned else None,
+        generation=row["generation"], failures=row["failures"], target=row["target"], realm_seen=row["realm_seen"],
+    )

@@ -1,0 +1,336 @@
+"""The SIP worker: a Channels worker that listens on SIP sockets and on its own channel in the same loop.
+
+Owns the engine, keeps its picture of the tables fresh, runs orders, and hands on what the engine tells.  A dead Redis or
+database makes pages stale and orders wait; calls and registrations go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from channels.worker import Worker
+from django.conf import settings
+from django.db import Error as DatabaseError
+
+from sipengine.asgi import AsgiApplication
+from sipengine.asyncio.server import SipServer
+from sipengine.asyncio.tasks import HookSteps
+from sipengine.configuration import Configuration
+from sipengine.endpoint import Endpoint
+from sipengine.events import RegistrationChanged, Target
+from sipengine.exceptions import ResolutionError
+from trunkmgr import live
+from trunkmgr.models import Node, Order
+from trunkmgr.services import nodes
+from trunkmgr.services import orders as order_rows
+from trunkmgr.sip import changes, routing, store
+from trunkmgr.sip.bridge import Batch, Bridge
+from trunkmgr.sip.clock import Clock
+from trunkmgr.sip.database import DatabaseThread
+from trunkmgr.sip.middleware import Admission, PeerMiddleware
+from trunkmgr.sip.node_socket import NodeSocket
+from trunkmgr.sip.orders import Orders
+from trunkmgr.sip.outage import Outage
+
+log = logging.getLogger("trunkmgr.sip")
+
+HEARTBEAT = 2.0
+POLL = 1.0
+OWNERSHIP = 10.0
+COMPARE = 300.0
+RESOLVE = 60.0
+#: Accounts loaded in one turn of the loop.
+LOAD = 200
+#: Seconds in which a stop lets calls that are being set up get their answer, and writes what is left.
+DRAIN = 3.0
+WRITE_LEFT = 2.0
+
+
+class SipWorker(Worker):
+    """`start`, then `handle` (as any Channels worker) until `stopping` is set, then `drain`."""
+
+    def __init__(
+        self, application: Any, channels: list[str], channel_layer: Any, max_applications: int = 1000,
+    ) -> None:
+        super().__init__(application, channels, channel_layer, max_applications)
+        env = settings.TRUNKMGR
+        self.env = env
+        self.stopping = asyncio.Event()
+        self.admission = Admission()
+        self.middleware = PeerMiddleware(application, self.admission)
+        self.steps = HookSteps()
+        self.endpoint = Endpoint(
+            Configuration(
+                restore_mode=env.restore_mode, restore_codec=env.restore_codec, restore_passwd=env.restore_passwd,
+                rr_from_store_param=env.rr_from_store_param, rr_to_store_param=env.rr_to_store_param,
+                seal_keys=settings.SEAL_KEYS, reg_contact_addr=env.reg_contact_addr,
+            ),
+            application=AsgiApplication(self.middleware, self.steps.step), admission=self.admission.admits, entropy=os.urandom,
+        )
+        self.server = SipServer(self.endpoint, list(env.sip_listen), self._on_events)
+        self.clock = Clock(self.server.now)
+        self.database = DatabaseThread()
+        self.bridge = Bridge(self.clock, self._store, live.apublish, self._on_registration)
+        self.orders = Orders(self.endpoint.registrations, self.call, self.clock, self.bridge, self.dump)
+        self.change_log = changes.ChangeLog()
+        self.node_socket = NodeSocket(env.node_socket, self.wake) if env.embedded else None
+        self.node: Node | None = None
+        self._woken = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._layer = Outage(log, "The channel layer", "Calls and registrations go on; wake-ups and plans wait.")
+
+    # start and stop
+
+    async def start(self) -> None:
+        """Take the name, open the sockets, take up every registration; raises what keeps it from running."""
+        listen = list(self.env.sip_listen)
+        self.node = await self.database.run(nodes.start, self.env.node, listen)
+        try:
+            await self.database.run(self.change_log.start)
+            snapshot = await self.database.run(changes.read_snapshot)
+            self.admission.swap(snapshot)
+            await self.server.start()
+            if self.node_socket is not None:
+                self.node_socket.open()
+        except BaseException:
+            await self.database.run(nodes.stopped, self.node)
+            raise
+        self.bridge.start()
+        self._resolve()
+        await self._take_up(await self.database.run(store.own, self.node))
+        for loop in (self._beat, self._follow, self._own, self._keep_resolving):
+            self._spawn(loop(), loop.__name__)
+
+    async def handle(self) -> None:
+        """Listen on our channel until `stopping`; a channel layer that fails is asked again and again."""
+        listening = asyncio.create_task(self._listen(), name="listen")
+        await self.stopping.wait()
+        listening.cancel()
+        await asyncio.wait([listening])
+
+    async def drain(self) -> None:
+        """Refuse new calls, let those being set up get their answer, write what is left, leave."""
+        assert self.node is not None
+        self.stopping.set()
+        self.middleware.draining = True
+        await self.steps.drain(DRAIN)
+        if self.node_socket is not None:
+            self.node_socket.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self.server.stop(DRAIN)
+        await self.bridge.close(WRITE_LEFT)
+        with contextlib.suppress(TimeoutError, DatabaseError):
+            async with asyncio.timeout(WRITE_LEFT):
+                await self.database.run(nodes.stopped, self.node)
+                await self.database.close()
+
+    def _spawn(self, coroutine: Any, name: str) -> None:
+        task = asyncio.create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("The worker's task %s ended with a fault.", task.get_name(), exc_info=task.exception())
+
+    # the channel
+
+    async def _listen(self) -> None:
+        channel = self.channels[0]
+        while True:
+            listener = asyncio.create_task(self.listener(channel))
+            try:
+                await asyncio.wait([listener], timeout=1.0)
+                if not listener.done():
+                    self._layer.worked()
+                await listener
+            except asyncio.CancelledError:
+                listener.cancel()
+                raise
+            except Exception as error:
+                self._layer.failed(error)
+            await asyncio.sleep(self._layer.pause)
+
+    def get_or_create_application_instance(self, scope_id: str, scope: dict[str, Any]) -> asyncio.Queue[Any]:
+        """Let the control consumer find its worker."""
+        return super().get_or_create_application_instance(scope_id, {**scope, "sip.worker": self})  # type: ignore[no-any-return]
+
+    async def application_exception(self, exception: BaseException, application_details: Any) -> None:
+        """A consumer that fell over is made anew with the next message."""
+        log.error("The consumer of %s ended: %s.", self.channels[0], str(exception) or type(exception).__name__)
+
+    def wake(self) -> None:
+        """Look at changes and orders now."""
+        self._woken.set()
+
+    def plan(self, plans: list[list[Any]]) -> None:
+        """Take beat's plan: `[l_uuid, generation, ISO time]` each."""
+        for l_uuid, generation, moment in plans:
+            at = self.clock.at(datetime.fromisoformat(moment).astimezone(UTC))
+            self.call(self.endpoint.registrations.plan, l_uuid, generation, at)
+
+    # the engine
+
+    def call(self, verb: Callable[..., Any], *args: Any) -> Any:
+        """Run a verb of the engine now; what it leaves goes out with it."""
+        return self.server.call(verb, *args, self.server.now())
+
+    @property
+    def sockets(self) -> str:
+        """The SIP sockets as people write them."""
+        return " ".join(repr(listener) for listener in self.endpoint.listeners)
+
+    @property
+    def accounts(self) -> int:
+        return len(self.admission.snapshot.trunks)
+
+    def _on_events(self) -> None:
+        self.bridge.take(self.endpoint.events)
+
+    def _on_registration(self, event: RegistrationChanged) -> None:
+        if event.target:
+            self.admission.registered_at(event.l_uuid, event.target.partition(":")[2].rpartition(":")[0].strip("[]"))
+        self.orders.heard(event)
+
+    async def _store(self, batch: Batch) -> None:
+        await self.database.run(store.store, self.env.node, batch)
+
+    # from the tables
+
+    async def _follow(self) -> None:
+        """Apply changes and run orders when woken, else once a second; compare everything now and then."""
+        assert self.node is not None
+        compare_at = self.clock.now() + COMPARE
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), POLL)
+            self._woken.clear()
+            async with self._database():
+                patch, fences = await self.database.run(store.look, self.change_log, self.node)
+                self.apply(patch, fences)
+                for order in await self.database.run(order_rows.claim, self.env.node):
+                    self._spawn(self._obey(order), f"order {order.pk}")
+                if self.clock.now() >= compare_at:
+                    compare_at = self.clock.now() + COMPARE
+                    patch = await self.database.run(changes.compare, self.admission.snapshot)
+                    if patch:
+                        log.warning("The tables were changed behind the change log; the difference is taken over.")
+                        self.apply(patch, await self.database.run(store.own, self.node))
+
+    def apply(self, patch: changes.Patch, fences: Mapping[str, int]) -> None:
+        """Swap the picture, and let the engine follow the accounts that are ours."""
+        if not patch:
+            return
+        old = self.admission.snapshot.trunks
+        self.bridge.fences.update(fences)
+        self.admission.swap(self.admission.snapshot.patched(patch.trunks, patch.domains, patch.providers))
+        registrations = self.endpoint.registrations
+        for l_uuid, trunk in patch.trunks.items():
+            before = old.get(l_uuid)
+            if trunk is None:
+                self.call(registrations.remove, l_uuid)
+            elif l_uuid in self.bridge.fences and (before is None or before.account != trunk.account):
+                self.call(registrations.change, trunk.account)
+        self.bridge.accounts_changed(patch.trunks)
+        self._resolve()
+
+    async def _obey(self, order: Order) -> None:
+        try:
+            result = await self.orders.run(order)
+        except Exception:
+            log.exception("The order %s (%s) fell over.", order.pk, order.verb)
+            result = {"ok": False, "message": "The SIP worker could not carry this out; its log tells why."}
+        async with self._database():
+            await self.database.run(order_rows.finish, order.pk, result)
+
+    async def _own(self) -> None:
+        """Take up registrations that nobody looks after any more."""
+        assert self.node is not None
+        while True:
+            await asyncio.sleep(OWNERSHIP)
+            async with self._database():
+                await self._take_up(await self.database.run(store.own, self.node))
+
+    async def _take_up(self, fences: dict[str, int]) -> None:
+        assert self.node is not None
+        registrations = self.endpoint.registrations
+        new = [l_uuid for l_uuid in fences if l_uuid not in registrations]
+        self.bridge.fences.update(fences)
+        if not new:
+            return
+        records = await self.database.run(store.binding_records, self.node, self.clock)
+        for number, l_uuid in enumerate(new):
+            trunk = self.admission.snapshot.trunks.get(l_uuid)
+            if trunk is not None and l_uuid not in registrations:
+                self.call(registrations.load, trunk.account, records.get(l_uuid))
+            if number % LOAD == LOAD - 1:
+                await asyncio.sleep(0)
+
+    async def _beat(self) -> None:
+        """Say that we live."""
+        assert self.node is not None
+        while True:
+            await asyncio.sleep(HEARTBEAT)
+            self.clock.compare()
+            async with self._database():
+                if not await self.database.run(nodes.heartbeat, self.node):
+                    log.critical("Another SIP worker has taken the name %s; this one stops.", self.env.node)
+                    self.stopping.set()
+
+    @contextlib.asynccontextmanager
+    async def _database(self) -> Any:
+        """Survive a database that does not answer: one log line, and a pause."""
+        try:
+            yield
+        except DatabaseError as error:
+            self.bridge.database.failed(error)
+            await asyncio.sleep(self.bridge.database.pause)
+        except Exception:
+            log.exception("Reading or writing the tables failed; it is tried again.")
+            await asyncio.sleep(POLL)
+        else:
+            self.bridge.database.worked()
+
+    # names of peers
+
+    async def _keep_resolving(self) -> None:
+        while True:
+            await asyncio.sleep(RESOLVE)
+            self._resolve()
+
+    def _resolve(self) -> None:
+        """Ask for the addresses of the names that admission must know."""
+        for host in self.admission.names():
+            self.call(self.endpoint.locate, f"sip:{host}", self._learner(host))
+
+    def _learner(self, host: str) -> Callable[[list[Target] | ResolutionError, float], None]:
+        def learn(targets: list[Target] | ResolutionError, now: float) -> None:
+            # A name that cannot be resolved now keeps the addresses it had.
+            if not isinstance(targets, ResolutionError):
+                self.admission.resolved(host, frozenset(target.address[0] for target in targets))
+
+        return learn
+
+    def dump(self) -> dict[str, Any]:
+        """What the worker is doing, for the order `dump` and for /healthz."""
+        return {
+            "node": self.env.node,
+            "listen": self.sockets.split(),
+            "registrations": len(self.endpoint.registrations),
+            "accounts": self.accounts,
+            "calls": sum(self.bridge.going_on.values()),
+            "hooks_pending": self.steps.pending,
+            "dropped": self.bridge.dropped,
+            "refused": dict(routing.refusals.counts),
+            "counters": self.endpoint.counters.as_dict(),
+        }
