@@ -165,7 +165,7 @@ def variable(
     about: dict[str, Any] = {
         "name": name, "parse": parse, "default": default, "sentence": sentence, "secret": secret,
     }
-    return field(metadata=about, repr=not secret)  # type: ignore[no-any-return]
+    return field(metadata=about, repr=not secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

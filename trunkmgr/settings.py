@@ -138,8 +138,7 @@ LANGUAGE_CODE = "en"
 USE_I18N = False
 
 STATIC_URL = "/static/"
-STATIC_ROOT = env.data_dir / "static"
-# Files are served from where they are installed: no collectstatic step.
+# Files are served from where they are installed: no collectstatic step, and no STATIC_ROOT.
 WHITENOISE_USE_FINDERS = True
 
 LOGGING = {

@@ -1,0 +1,159 @@
+"""uacreg accounts; every write goes through `services.accounts`, so that it takes effect at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db import transaction
+from django.db.models import F, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from unfold.admin import ModelAdmin
+from unfold.decorators import display
+
+from trunkmgr import payloads, selectors
+from trunkmgr.admin.forms import UacRegForm
+from trunkmgr.causes import Shown
+from trunkmgr.exceptions import NoWorker
+from trunkmgr.models import Domain, Order, Registration, UacReg
+from trunkmgr.models.uacreg import FLAG_DISABLED
+from trunkmgr.services import accounts, orders
+
+_COLOURS = {
+    Shown.REGISTERED.label: "success", Shown.REFRESHING.label: "info", "Registering": "info", "Unregistering": "info",
+    "Waiting": "info", Shown.FAILING.label: "warning", Shown.REFUSED.label: "danger",
+}
+
+
+class EnabledFilter(admin.SimpleListFilter):
+    """By bit 1 of `flags`."""
+
+    title = "enabled"
+    parameter_name = "enabled"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("1", "Enabled"), ("0", "Disabled")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[UacReg]) -> QuerySet[UacReg]:
+        if self.value() not in {"0", "1"}:
+            return queryset
+        return queryset.alias(disabled=F("flags").bitand(FLAG_DISABLED)).filter(
+            disabled=FLAG_DISABLED if self.value() == "0" else 0,
+        )
+
+
+@admin.register(UacReg)
+class UacRegAdmin(ModelAdmin):
+    form = UacRegForm
+    list_display = ("local", "remote", "provider_name", "state", "why", "l_uuid")
+    list_display_links = ("local",)
+    search_fields = (
+        "l_uuid", "l_username", "l_domain", "r_username", "r_domain", "auth_username", "contact_user", "options__note",
+    )
+    list_filter = (
+        "registration__state", EnabledFilter, "options__provider", "l_domain", "options__inbound_identity",
+    )
+    list_per_page = 100
+    actions = ("enable", "disable", "register_now", "unregister")
+    fieldsets = (
+        (None, {"fields": ("enabled", "provider", ("r_username", "r_domain"), ("auth_password", "clear_password"))}),
+        ("Inbound calls", {"fields": (("l_username", "l_domain"), "inbound_identity")}),
+        ("Signing in", {
+            "classes": ("collapse",), "fields": ("auth_username", "realm", ("auth_ha1", "clear_ha1")),
+        }),
+        ("Registration", {
+            "classes": ("collapse",),
+            "fields": ("l_uuid", "auth_proxy", ("expires", "reg_delay"), ("contact_addr", "contact_user"), "socket"),
+        }),
+        ("Note", {"fields": ("note",)}),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[UacReg]:
+        return selectors.accounts()
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("l_uuid",) if obj else ()
+
+    @display(description="Local", ordering="l_username")
+    def local(self, account: UacReg) -> str:
+        return f"{account.l_username}@{account.l_domain}"
+
+    @display(description="Remote", ordering="r_username")
+    def remote(self, account: UacReg) -> str:
+        return f"{account.r_username}@{account.r_domain}"
+
+    @display(description="Provider", ordering="options__provider__name", empty_value="–")
+    def provider_name(self, account: UacReg) -> str | None:
+        provider = account.get_options().provider
+        return provider.name if provider else None
+
+    @display(description="State", ordering="registration__state", label=_COLOURS)
+    def state(self, account: UacReg) -> str:
+        row = _row(account)
+        return row["label"] if row else "Waiting"
+
+    @display(description="Why")
+    def why(self, account: UacReg) -> str:
+        row = _row(account)
+        return row["why"] if row else ""
+
+    def save_model(self, request: HttpRequest, obj: UacReg, form: UacRegForm, change: bool) -> None:
+        accounts.save(obj, form.options(), request.user.get_username())
+        if not Domain.objects.filter(l_domain=obj.l_domain).exists():
+            messages.warning(request, (
+                f"No next hop is set for {obj.l_domain}, so calls for this account are refused. Add it under Domains."
+            ))
+
+    def delete_model(self, request: HttpRequest, obj: UacReg) -> None:
+        accounts.remove(obj.l_uuid, request.user.get_username())
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[UacReg]) -> None:
+        with transaction.atomic():
+            for l_uuid in list(queryset.values_list("l_uuid", flat=True)):
+                accounts.remove(l_uuid, request.user.get_username())
+
+    @admin.action(description="Enable", permissions=["change"])
+    def enable(self, request: HttpRequest, queryset: QuerySet[UacReg]) -> None:
+        self._set_enabled(request, queryset, True)
+
+    @admin.action(description="Disable (un-registers)", permissions=["change"])
+    def disable(self, request: HttpRequest, queryset: QuerySet[UacReg]) -> None:
+        self._set_enabled(request, queryset, False)
+
+    def _set_enabled(self, request: HttpRequest, queryset: QuerySet[UacReg], enabled: bool) -> None:
+        with transaction.atomic():
+            changed = 0
+            for account in queryset:
+                if accounts.set_enabled(account.l_uuid, enabled, request.user.get_username()):
+                    self.log_change(request, account, "Enabled." if enabled else "Disabled.")
+                    changed += 1
+        word = "enabled" if enabled else "disabled"
+        messages.success(request, f"{changed} {'account is' if changed == 1 else 'accounts are'} now {word}.")
+
+    @admin.action(description="Register now", permissions=["change"])
+    def register_now(self, request: HttpRequest, queryset: QuerySet[UacReg]) -> None:
+        self._order(request, queryset, Order.Verb.REGISTER, "Registering")
+
+    @admin.action(description="Unregister", permissions=["change"])
+    def unregister(self, request: HttpRequest, queryset: QuerySet[UacReg]) -> None:
+        self._order(request, queryset, Order.Verb.UNREGISTER, "Unregistering")
+
+    def _order(self, request: HttpRequest, queryset: QuerySet[UacReg], verb: Order.Verb, word: str) -> None:
+        l_uuids = list(queryset.values_list("l_uuid", flat=True))
+        try:
+            orders.place(verb, {"l_uuids": l_uuids}, request.user.get_username())
+        except NoWorker as error:
+            messages.error(request, str(error))
+        else:
+            many = f"{len(l_uuids)} accounts" if len(l_uuids) != 1 else "1 account"
+            messages.success(request, f"{word} {many}. The status page shows the answer.")
+
+
+def _row(account: UacReg) -> dict[str, Any] | None:
+    try:
+        registration = account.registration
+    except Registration.DoesNotExist:
+        return None
+    registration.account = account
+    return payloads.seen_row(registration, timezone.now())
