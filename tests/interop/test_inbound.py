@@ -127,7 +127,8 @@ def test_a_stranger_gets_nothing_and_places_no_call(
                     f"{method} sip:{ACCOUNTS[0]}@127.0.0.1:{stand.product.sip[1]} SIP/2.0\r\n"
                     f"Via: SIP/2.0/UDP {host}:{port};branch=z9hG4bK-{method}\r\nMax-Forwards: 70\r\n"
                     f"From: <sip:mallory@{host}>;tag=m\r\nTo: <sip:{ACCOUNTS[0]}@127.0.0.1>\r\n"
-                    f"Call-ID: {method}@{host}\r\nCSeq: 1 {method}\r\nContact: <sip:mallory@{host}:{port}>\r\nContent-Length: 0\r\n\r\n"
+                    f"Call-ID: {method}@{host}\r\nCSeq: 1 {method}\r\n"
+                    f"Contact: <sip:mallory@{host}:{port}>\r\nContent-Length: 0\r\n\r\n"
                 ).encode(),
                 stand.product.sip,
             )
