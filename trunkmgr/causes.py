@@ -100,7 +100,8 @@ CAUSES: dict[str, Cause] = {
     ),
     "no_socket": Cause(
         Shown.FAILING, "No socket reaches it", "None of our sockets can reach {target}.",
-        "Check TRUNKMGR_SIP_LISTEN and this trunk's local socket: one on 127.0.0.1 stays on this host, TCP needs a tcp: entry.",
+        "Check TRUNKMGR_SIP_LISTEN and this trunk's local socket: "
+        "one on 127.0.0.1 stays on this host, TCP needs a tcp: entry.",
     ),
     "bad_proxy": Cause(
         Shown.FAILING, "Proxy not readable", "The outbound proxy of this trunk is not a SIP URI.",
@@ -134,7 +135,8 @@ CAUSES: dict[str, Cause] = {
         "Check the service on {worker_host}; other workers take over after {takeover} s.",
     ),
     "worker_stopped": Cause(
-        Shown.UNKNOWN, "Worker stopped", "{worker} was stopped {silence} ago. Bindings stay at the provider until they expire.",
+        Shown.UNKNOWN, "Worker stopped",
+        "{worker} was stopped {silence} ago. Bindings stay at the provider until they expire.",
         "Start the service on {worker_host} again.",
     ),
     "no_worker": Cause(
@@ -166,7 +168,8 @@ _UNTOLD = {
     "got": "another realm", "want": "", "number": "Remote user name", "ban": "a while", "our_ip": "our address",
     "host": "the provider", "cert": "another name", "target": "The provider", "proto": "UDP", "port": "5060",
     "wait": "a while", "longer": "a longer time", "granted": "less", "asked": "more", "renew": "half of that",
-    "worker": "The worker", "silence": "some time", "worker_host": "its host", "takeover": "30", "who": "An operator", "when": "", "note": "",
+    "worker": "The worker", "silence": "some time", "worker_host": "its host", "takeover": "30",
+    "who": "An operator", "when": "", "note": "",
 }
 
 
@@ -188,9 +191,12 @@ def explain(key: str, code: int | None, reason: str, facts: Mapping[str, str]) -
     if cause is None:
         raw = answer(code, reason)
         if not raw:
-            return Explanation("No usable answer", "No usable answer has come yet.", "Check user name, domain and proxy.")
+            return Explanation(
+                "No usable answer", "No usable answer has come yet.", "Check user name, domain and proxy.",
+            )
         return Explanation(
-            f"Answer {raw}", f"Answer {raw} not known to us.", "Look the answer up at the provider, or ask their support.",
+            f"Answer {raw}", f"Answer {raw} not known to us.",
+            "Look the answer up at the provider, or ask their support.",
         )
     words = _Words((name, value) for name, value in facts.items() if value)
     return Explanation(cause.short.format_map(words), cause.sentence.format_map(words), cause.fix.format_map(words))

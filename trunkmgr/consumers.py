@@ -36,7 +36,7 @@ CHUNK = 500
 
 
 class StatusConsumer(AsyncWebsocketConsumer):
-    """One open page.  `?view=board` gets rows; `trunk` (with `l_uuid`) and `calls` are told when to fetch themselves anew."""
+    """One open page.  `?view=board` gets rows; `trunk` (with `l_uuid`) and `calls` are told when to fetch anew."""
 
     view = "board"
     only = ""
@@ -74,7 +74,8 @@ class StatusConsumer(AsyncWebsocketConsumer):
             wish = json.loads(text_data or "{}")
         except ValueError:
             return
-        if isinstance(wish, dict) and wish.get("want") == "snapshot" and self.view == "board" and await self._may_look():
+        wanted = isinstance(wish, dict) and wish.get("want") == "snapshot"
+        if wanted and self.view == "board" and await self._may_look():
             await self._send_snapshot()
 
     async def live_text(self, message: dict[str, Any]) -> None:
@@ -170,7 +171,7 @@ def _changes(stale: set[str], called: set[str]) -> list[dict[str, Any]]:
     names = sorted(stale)
     for start in range(0, len(names), CHUNK) or [0]:
         chunk = names[start:start + CHUNK]
-        rows = [payloads.registration_row(registration) for registration in selectors.board_rows(chunk)] if chunk else []
+        rows = [payloads.registration_row(each) for each in selectors.board_rows(chunk)] if chunk else []
         removed = sorted(set(chunk) - {row["l_uuid"] for row in rows})
         found.append({"kind": "changes", "rows": rows, "removed": removed, "calls": {}})
     if called:

@@ -1,7 +1,7 @@
 """What the status pages are told: one row a trunk, as JSON text, the same in the first snapshot and in every change.
 
-Times are seconds since 1970 on the server's clock, and every snapshot and beat carries that clock, so that a wrong clock
-in the browser does no harm.  Holds no secret: accounts are read without their password columns.
+Times are seconds since 1970 on the server's clock, and every snapshot and beat carries that clock, so that a wrong
+clock in the browser does no harm.  Holds no secret: accounts are read without their password columns.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def facts(registration: Registration) -> dict[str, str]:
     _, age = silence(node, now)
     options = account.get_options()
     proxy = account.auth_proxy or (options.provider.proxy if options.provider else "")
-    asked_host = proxy.removeprefix("sips:").removeprefix("sip:").partition(";")[0].rpartition("@")[2] or account.r_domain
+    asked_host = proxy.rpartition("@")[2].removeprefix("sip:").partition(";")[0] or account.r_domain
+    since = registration.state_time
     return {
         "got": registration.realm_seen, "want": account.realm, "number": account.r_username, "host": asked_host,
         "target": f"{host} port {port} ({transport.upper()})" if port else asked_host,
@@ -109,7 +110,7 @@ def facts(registration: Registration) -> dict[str, str]:
         "granted": str(registration.granted or ""), "asked": str(account.expires), "renew": _renewal(registration),
         "worker": node.name if node else "", "worker_host": (node.host if node else "") or "its host",
         "silence": duration(age),
-        "when": timezone.localtime(registration.state_time).strftime(" on %-d %b %Y") if registration.state_time else "",
+        "when": timezone.localtime(since).strftime(" on %-d %b %Y") if since else "",
         "note": f': "{options.note}"' if options.note else "",
     }
 
@@ -196,7 +197,7 @@ def node_row(node: Node | None, now: datetime) -> dict[str, Any]:
 def snapshot(
     rows: Iterable[dict[str, Any]], nodes: list[dict[str, Any]], calls: dict[str, int],
 ) -> Iterator[dict[str, Any]]:
-    """Cut the whole board into messages; the first carries clock, workers and calls, the last says that it is the last."""
+    """Cut the whole board into messages; the first carries clock, workers and calls, the last says so."""
     everything = list(rows)
     parts = [everything[at:at + ROWS_PER_MESSAGE] for at in range(0, len(everything), ROWS_PER_MESSAGE)] or [[]]
     advice = {}

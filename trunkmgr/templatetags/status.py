@@ -1,4 +1,4 @@
-"""Template filters of the status pages: durations and times as people read them, the exact value kept for the script."""
+"""Template filters of the status pages: durations and times as people read them, exact values for the script."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def clock(moment: datetime | None, form: str = "H:i:s") -> SafeString:
     if moment is None:
         return format_html("–")
     local = timezone.localtime(moment)
-    shapes = {"H:i": "%H:%M", "H:i:s": "%H:%M:%S", "full": "%-d %b %Y, %H:%M:%S"}
+    shapes = {"H:i": "%H:%M", "H:i:s": "%H:%M:%S", "full": "%-d %b %Y, %H:%M:%S", "short": "%-d %b %H:%M"}
     return format_html(
         '<time datetime="{}" data-form="{}" title="{}">{}</time>',
         moment.isoformat(), form, local.strftime("%-d %b %Y, %H:%M:%S %Z"), local.strftime(shapes[form]),

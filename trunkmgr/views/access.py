@@ -11,7 +11,7 @@ from django.views.decorators.cache import never_cache
 
 View = Callable[..., HttpResponse]
 
-#: Only our own files: no inline script or style, no frame, no other host.  'self' covers the websocket of the same origin.
+#: Only our own files: no inline script or style, no frame, no other host.  'self' covers our own websocket.
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
 )

@@ -19,7 +19,8 @@ def calls(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
     going_on = selectors.calls_going_on()
     shown = going_on[:LIMIT]
-    names = {row.account_id: str(row.account) for row in selectors.board_rows({call.l_uuid for call in shown})}
+    accounts = [row.account for row in selectors.board_rows({call.l_uuid for call in shown})]
+    names = {account.l_uuid: f"{account.l_username}@{account.l_domain}" for account in accounts}
     rows = [
         {
             "call": call, "since": payloads.epoch(call.answered_time or call.started_time),
@@ -30,5 +31,6 @@ def calls(request: HttpRequest) -> HttpResponse:
         for call in shown
     ]
     return render(request, "status/calls.html", {
-        "here": "calls", "now": now, "now_epoch": payloads.epoch(now), "rows": rows, "total": len(going_on), "limit": LIMIT,
+        "here": "calls", "now": now, "now_epoch": payloads.epoch(now), "rows": rows, "total": len(going_on),
+        "limit": LIMIT,
     })

@@ -1,7 +1,7 @@
 """A registration's history as people read it: spans of one state, outages, and single events in words.
 
-Works on rows of `RegistrationEvent` and asks no database.  A 200 counts only as long as the binding that it granted: where
-no row follows in time, nobody knows, and the span is Unknown.
+Works on rows of `RegistrationEvent` and asks no database.  A 200 counts only as long as the binding that it granted:
+where no row follows in time, nobody knows, and the span is Unknown.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ WIDTH, NARROWEST = 1000, 5
 #: A refresh may be late by a retransmission or two before the binding counts as lapsed.
 GRACE = timedelta(seconds=5)
 _HEIGHTS = {
-    Shown.REGISTERED: 20, Shown.REFRESHING: 24, Shown.FAILING: 36, Shown.REFUSED: 47, Shown.DISABLED: 8, Shown.UNKNOWN: 20,
+    Shown.REGISTERED: 20, Shown.REFRESHING: 24, Shown.FAILING: 36, Shown.REFUSED: 47, Shown.DISABLED: 8,
+    Shown.UNKNOWN: 20,
 }
 FULL_HEIGHT = 48
 
@@ -46,7 +47,9 @@ def event_shown(event: RegistrationEvent) -> Shown:
     return shown_state(event.state, event.cause, 0, planned=False)
 
 
-def spans(events: Sequence[RegistrationEvent], since: datetime, until: datetime, silent_since: datetime | None) -> list[Span]:
+def spans(
+    events: Sequence[RegistrationEvent], since: datetime, until: datetime, silent_since: datetime | None,
+) -> list[Span]:
     """Turn events (oldest first, beginning with the last one before `since`) into spans within the window."""
     pieces: list[Span] = []
     for event, following in zip(events, [*events[1:], None], strict=True):
@@ -114,7 +117,7 @@ def marks(parts: Iterable[Span], since: datetime, until: datetime, now: datetime
         began, ended = stamp(part.start, now), "now" if part.end >= until else stamp(part.end, now)
         drawn.append(Mark(
             part.shown, round(x, 1), round(width, 1), _HEIGHTS[part.shown],
-            f"{part.shown.label}, {duration(part.seconds)}", f"{began} – {ended}" + (f", {part.detail}" if part.detail else ""),
+            f"{part.shown.label}, {duration(part.seconds)}", f"{began} – {ended}, {part.detail}",
         ))
     return sorted(drawn, key=lambda mark: (mark.shown.needs_attention, mark.x))
 
@@ -152,3 +155,28 @@ def event_detail(event: RegistrationEvent) -> str:
         event.get_trigger_display() if event.trigger else "", f"by {event.who}" if event.who else "",
     ]
     return " · ".join(part for part in told if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One or more like events in a row."""
+
+    time: datetime
+    shown: Shown
+    title: str
+    detail: str
+    times: int
+    first: datetime
+
+
+def lines(events: Iterable[RegistrationEvent]) -> list[Line]:
+    """Tell events (newest first) one by one, like ones in a row once: a day of refreshes is one line."""
+    told: list[Line] = []
+    for event in events:
+        line = Line(event.time, event_shown(event), event_title(event), event_detail(event), 1, event.time)
+        last = told[-1] if told else None
+        if last and (last.shown, last.title) == (line.shown, line.title):
+            told[-1] = Line(last.time, last.shown, last.title, last.detail, last.times + 1, event.time)
+        else:
+            told.append(line)
+    return told

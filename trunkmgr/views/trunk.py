@@ -20,7 +20,7 @@ from trunkmgr.services import accounts, orders
 from trunkmgr.views import timeline
 from trunkmgr.views.access import status_page
 
-EVENTS_SHOWN, CALLS_SHOWN = 12, 8
+LINES_SHOWN, CALLS_SHOWN = 12, 8
 #: A month of an account that registers every three minutes; beyond it the drawing begins later.
 EVENTS_READ = 15000
 #: Seconds that a page waits for a worker's answer to an order.
@@ -40,15 +40,11 @@ def trunk(request: HttpRequest, l_uuid: str) -> HttpResponse:
         "row": row, "registration": registration, "account": registration.account,
         "enabled": registration.account.enabled, "why": why(registration, row), "facts": facts(registration, row, now),
         "since_seconds": (now - registration.state_time).total_seconds() if registration.state_time else None,
-        "events": [
-            {"time": event.time, "shown": timeline.event_shown(event).value, "title": timeline.event_title(event),
-             "detail": timeline.event_detail(event)}
-            for event in selectors.timeline(l_uuid, now - timeline.WINDOWS["30d"], EVENTS_SHOWN)
-        ],
+        "events": timeline.lines(selectors.timeline(l_uuid, now - timeline.WINDOWS["30d"]))[:LINES_SHOWN],
         "history": history(registration, now, request.GET.get("window", "24h")),
         "calls": [call_line(call, now) for call in calls[:CALLS_SHOWN]],
         "calls_now": calls.filter(ended_time=None).count(),
-        "may_change": request.user.has_perm("trunkmgr.change_uacreg"),  # type: ignore[union-attr]
+        "may_change": request.user.has_perm("trunkmgr.change_uacreg"),
         "can_unregister": registration.account.enabled and registration.bound_until_time is not None,
     })
 
@@ -62,20 +58,24 @@ def why(registration: Registration, row: dict[str, Any]) -> dict[str, Any]:
     evidence = []
     target = registration.target or "no answer yet"
     if registration.trigger:
-        evidence.append({"sent": True, "title": "REGISTER", "code": f"CSeq {registration.cseq}" if registration.cseq else "",
-                         "detail": f"{registration.get_trigger_display()}, to {target}"})
+        evidence.append({
+            "sent": True, "title": "REGISTER", "code": f"CSeq {registration.cseq}" if registration.cseq else "",
+            "detail": f"{registration.get_trigger_display()}, to {target}",
+        })
+    took = "" if registration.round_trip is None else f"{registration.round_trip * 1000:.0f} ms"
     if registration.code:
-        took = f"after {registration.round_trip * 1000:.0f} ms" if registration.round_trip is not None else ""
-        realm = f"realm {registration.realm_seen}" if registration.realm_seen else ""
-        evidence.append({"sent": False, "key": True, "title": answer(registration.code, registration.reason),
-                         "detail": ", ".join(part for part in (took, realm) if part)})
+        told = (f"after {took}" if took else "", f"realm {registration.realm_seen}" if registration.realm_seen else "")
+        evidence.append({
+            "sent": False, "key": True, "title": answer(registration.code, registration.reason),
+            "detail": ", ".join(part for part in told if part),
+        })
     elif registration.cause == "timeout":
         evidence.append({"sent": False, "key": True, "title": "No answer", "detail": "in 32 s"})
     titles = {Shown.REGISTERED: "Working", Shown.REFRESHING: "Under way", Shown.DISABLED: "Switched off",
               Shown.UNKNOWN: "Why is it unknown"}
     return {
         "title": titles.get(shown, "Why is it down"), "working": shown is Shown.REGISTERED and not row["sentence"],
-        "evidence": evidence, "fixes": fixes,
+        "evidence": evidence, "fixes": fixes, "took": took,
     }
 
 
@@ -84,11 +84,13 @@ def facts(registration: Registration, row: dict[str, Any], now: datetime) -> lis
     account = registration.account
     options = account.get_options()
     realm = registration.realm_seen
-    remark = "" if not realm or not account.realm else "(matches)" if realm == account.realm else f"(set to {account.realm})"
+    remark = ""
+    if realm and account.realm:
+        remark = "(matches)" if realm == account.realm else f"(set to {account.realm})"
     _, age = payloads.silence(registration.owner, now)
-    granted = f"{account.expires} s asked, {registration.granted} s granted" if registration.granted else f"{account.expires} s asked"
+    granted = f", {registration.granted} s granted" if registration.granted else ""
     told = [
-        ("Last grant", granted, ""),
+        ("Last grant", f"{account.expires} s asked{granted}", ""),
         ("Contact", registration.contact, ""),
         ("Target", registration.target, ""),
         ("Proxy", account.auth_proxy or (options.provider.proxy if options.provider else ""), ""),
@@ -140,8 +142,9 @@ def call_line(call: Call, now: datetime) -> dict[str, Any]:
         result = answer(call.code, call.reason) or "Not answered"
     talk = (call.ended_time or now) - call.answered_time if call.answered_time else None
     return {
-        "time": call.started_time, "direction": "in" if inbound else "out", "other": call.caller if inbound else call.callee,
-        "result": result, "talk": payloads.duration(talk.total_seconds()) if talk else "–",
+        "time": call.started_time, "direction": "in" if inbound else "out",
+        "other": call.caller if inbound else call.callee, "result": result,
+        "talk": payloads.duration(talk.total_seconds()) if talk else "–",
     }
 
 
@@ -149,19 +152,19 @@ def call_line(call: Call, now: datetime) -> dict[str, Any]:
 def order(request: HttpRequest, l_uuid: str, verb: str) -> HttpResponse:
     """Ask once (GET, for what hurts), then do it (POST); scripts get JSON, others come back to the trunk's page."""
     registration = selectors.trunk(l_uuid)
+    now = timezone.now()
+    base = {"here": "trunk", "now": now, "now_epoch": payloads.epoch(now), "l_uuid": l_uuid}
     if registration is None or verb not in VERBS:
-        return render(request, "status/gone.html", {"l_uuid": l_uuid, "now_epoch": payloads.epoch(timezone.now())}, status=404)
-    if not request.user.has_perm("trunkmgr.change_uacreg"):  # type: ignore[union-attr]
-        return _tell(request, l_uuid, {"ok": False, "message": "Your account may look at trunks and not change them."}, 403)
+        return render(request, "status/gone.html", base, status=404)
+    if not request.user.has_perm("trunkmgr.change_uacreg"):
+        return _tell(request, l_uuid, {"ok": False, "message": "You may look at trunks, and not change them."}, 403)
     if request.method == "POST":
         return _tell(request, l_uuid, VERBS[verb](l_uuid, request.user.get_username()))
     if verb not in QUESTIONS:
         return HttpResponseNotAllowed(["POST"])
     calls = Call.objects.filter(l_uuid=l_uuid, ended_time=None).count()
-    now = timezone.now()
-    return render(request, "status/question.html", {
-        "here": "trunk", "now": now, "now_epoch": payloads.epoch(now), "l_uuid": l_uuid, "verb": verb,
-        "account": registration.account, "question": QUESTIONS[verb], "calls": calls,
+    return render(request, "status/question.html", base | {
+        "verb": verb, "account": registration.account, "question": QUESTIONS[verb], "calls": calls,
     })
 
 
@@ -206,6 +209,6 @@ VERBS: dict[str, Callable[[str, str], dict[str, Any]]] = {
 
 #: What is asked once before it is done: title, what follows from it.
 QUESTIONS = {
-    "disable": ("Disable", "Its registration is removed at the provider, and no call comes in until it is enabled again."),
+    "disable": ("Disable", "Its registration is removed at the provider. No call comes in until it is enabled again."),
     "unregister": ("Unregister", "Its registration is removed at the provider until you register it again."),
 }

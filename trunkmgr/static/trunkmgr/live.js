@@ -25,7 +25,9 @@ window.trunkmgr = (function () {
   function localise(where) {
     where.querySelectorAll('time[data-form]').forEach(function (t) {
       var d = new Date(t.dateTime), full = d.toLocaleString([], { dateStyle: 'medium', timeStyle: 'long' });
-      t.textContent = t.dataset.form === 'full' ? full : clock(d).slice(0, t.dataset.form.length === 3 ? 5 : 8);
+      var form = t.dataset.form, short = clock(d).slice(0, 5);
+      t.textContent = form === 'full' ? full : form === 'H:i' ? short : form === 'H:i:s' ? clock(d)
+        : d.toLocaleDateString([], { day: 'numeric', month: 'short' }) + ' ' + short;
       t.title = full;
       delete t.dataset.form;
     });
