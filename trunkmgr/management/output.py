@@ -21,6 +21,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+#: Columns whose option is called otherwise.
+_OPTIONS = {"addresses": "address"}
 
 
 class OperatorCommand(BaseCommand):
@@ -98,7 +100,7 @@ def explain(error: ValidationError) -> list[str]:
     if not hasattr(error, "error_dict"):
         return [clean(message) for message in error.messages]
     return [
-        clean(message if column == "__all__" else f"--{column.replace('_', '-')}: {message}")
+        clean(message if column == "__all__" else f"--{_OPTIONS.get(column, column.replace('_', '-'))}: {message}")
         for column, messages in error.message_dict.items() for message in messages
     ]
 

@@ -2,7 +2,7 @@
 
 Rows are known by `l_uuid`.  A column that the file lacks keeps what is stored, and so do two empty secret columns; a
 row with one of the two secrets replaces both.  Accounts that the file lacks stay.  Only rows that differ are written
-and logged.  All or nothing has its price: 10,000 rows hold SQLite's write lock for about a second, far over the 50 ms
+and logged.  All or nothing has its price: 10,000 rows hold SQLite's write lock for two seconds, far over the 50 ms
 that other transactions keep; workers go on calling and registering meanwhile, and write their history after it.
 An export holds no secret in clear text: none at all, or on request tokens that only this installation's keys open.
 """

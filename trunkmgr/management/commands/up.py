@@ -18,8 +18,8 @@ from trunkmgr import live, processes
 
 ADMINISTRATOR = "admin"
 
-#: Seconds between two turns of Python's threads: with the default of 5 ms three busy ones delay a SIP message by 83 ms (p99),
-#: with this by 14 ms.
+#: Seconds between two turns of Python's threads: with the default of 5 ms three busy ones delay a SIP message by 83
+#: ms (p99), with this by 14 ms.
 SWITCH_INTERVAL = 0.0005
 
 
@@ -35,8 +35,9 @@ class Command(BaseCommand):
         env = settings.TRUNKMGR
         if not env.embedded:
             raise CommandError(
-                "REDIS_URL is set, so this installation runs as several processes. Start `manage.py web`, `manage.py runsip`, "
-                "`celery -A trunkmgr.celery worker` and `celery -A trunkmgr.celery beat`, or unset REDIS_URL."
+                "REDIS_URL is set, so this installation runs as several processes. Start `manage.py web`, "
+                "`manage.py runsip`, `celery -A trunkmgr.celery worker` and `celery -A trunkmgr.celery beat`, "
+                "or unset REDIS_URL."
             )
         sys.setswitchinterval(SWITCH_INTERVAL)
         try:
@@ -77,7 +78,7 @@ class Command(BaseCommand):
         serving = asyncio.create_task(worker.arun(), name="sip")
         await web.start()
         self.progress("Starting Celery …")
-        threads: list[processes.CeleryThread | processes.BeatThread] = [processes.CeleryThread(), processes.BeatThread()]
+        threads = [processes.CeleryThread(), processes.BeatThread()]
         for thread in threads:
             thread.start()
         watching = asyncio.create_task(processes.watch(threads), name="watch")
