@@ -174,7 +174,7 @@ class Env:
 
     data_dir: Path = variable(
         "TRUNKMGR_DATA_DIR", folder, lambda: str(BASE_DIR / "data"),
-        "Folder for the SQLite database, the keys and the wake-up socket.",
+        "Folder for the SQLite database, the keys and the wake-up socket; default: data/ beside manage.py.",
     )
     http: str = variable("TRUNKMGR_HTTP", host_port, "127.0.0.1:8000", "HOST:PORT of the web server.")
     sip_listen: tuple[str, ...] = variable(

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import os
 import secrets
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,11 +31,13 @@ class Keys:
 
 def load(env: Env) -> Keys:
     """Return the keys of `env`, making what is missing when it is embedded."""
-    seal_keys = env.seal_keys or ring(_stored(env, "TRUNKMGR_SEAL_KEYS", "seal", new_key))
     return Keys(
         secret_key=env.secret_key or _stored(env, "TRUNKMGR_SECRET_KEY", "secret", lambda: secrets.token_urlsafe(50)),
-        field_keys=env.field_keys or ring(_stored(env, "TRUNKMGR_FIELD_KEYS", "field", new_key)),
-        seal_keys=tuple(base64.urlsafe_b64decode(key) for key in seal_keys),
+        field_keys=env.field_keys or _stored_ring(env, "TRUNKMGR_FIELD_KEYS", "field"),
+        seal_keys=tuple(
+            base64.urlsafe_b64decode(key)
+            for key in env.seal_keys or _stored_ring(env, "TRUNKMGR_SEAL_KEYS", "seal")
+        ),
     )
 
 
@@ -59,6 +62,17 @@ def _unwritable(path: Path, why: str) -> ImproperlyConfigured:
     )
 
 
+def _stored_ring(env: Env, variable: str, name: str) -> tuple[str, ...]:
+    text = _stored(env, variable, name, new_key)
+    try:
+        return ring(text)
+    except ValueError as error:
+        raise ImproperlyConfigured(
+            f"The key file {env.data_dir / 'keys' / name} cannot be used: {error}. Put the old key back if passwords "
+            "are stored under it."
+        ) from None
+
+
 def _stored(env: Env, variable: str, name: str, make: Callable[[], str]) -> str:
     path = env.data_dir / "keys" / name
     try:
@@ -80,16 +94,13 @@ def _stored(env: Env, variable: str, name: str, make: Callable[[], str]) -> str:
     ensure_folder(env.data_dir)
     ensure_folder(path.parent)
     # Two processes may start at once: the one that links first wins, and both read what it wrote.
-    draft = path.with_name(f".{name}.{os.getpid()}")
     try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(make() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
-        draft.unlink()
+        with tempfile.NamedTemporaryFile("w", dir=path.parent) as draft:  # 0600
+            draft.write(make() + "\n")
+            draft.flush()
+            os.fsync(draft.fileno())
+            with contextlib.suppress(FileExistsError):
+                os.link(draft.name, path)
         return path.read_text().strip()
     except OSError as error:
         raise _unwritable(path.parent, error.strerror or str(error)) from None

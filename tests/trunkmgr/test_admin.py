@@ -12,7 +12,18 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from trunkmgr.models import Call, Change, Domain, Node, Order, Provider, Registration, RegistrationEvent, UacReg, UacRegOptions
+from trunkmgr.models import (
+    Call,
+    Change,
+    Domain,
+    Node,
+    Order,
+    Provider,
+    Registration,
+    RegistrationEvent,
+    UacReg,
+    UacRegOptions,
+)
 from trunkmgr.services import accounts
 
 pytestmark = pytest.mark.django_db
@@ -38,8 +49,8 @@ def stored(number: int = 1, **values: Any) -> UacReg:
 
 def fields(**values: Any) -> dict[str, Any]:
     return {
-        "enabled": "on", "provider": "", "r_username": "alice", "r_domain": "sip.provider.example", "auth_password": PASSWORD,
-        "l_username": "", "l_domain": "pbx.example", "inbound_identity": "keep", "auth_username": "", "realm": "",
+        "enabled": "on", "provider": "", "r_username": "alice", "r_domain": "sip.provider.example",
+        "auth_password": PASSWORD, "l_username": "", "l_domain": "pbx.example", "inbound_identity": "keep", "auth_username": "", "realm": "",
         "auth_ha1": "", "l_uuid": "", "auth_proxy": "", "expires": "3600", "reg_delay": "0", "contact_addr": "",
         "contact_user": "", "socket": "", "note": "", **values,
     }
@@ -234,8 +245,8 @@ def test_no_secret_in_history(web: Client) -> None:
 
 
 def test_providers_and_domains_go_through_services(web: Client) -> None:
-    web.post(reverse("admin:trunkmgr_provider_add"), {"name": "P", "domain": "p.example", "proxy": "", "addresses": "192.0.2.1"})
-    web.post(reverse("admin:trunkmgr_domain_add"), {"l_domain": "pbx.example", "next_hop": "sip:127.0.0.3", "addresses": ""})
+    web.post(reverse("admin:trunkmgr_provider_add"), {"name": "P", "domain": "p.example", "proxy": "", "addresses": ""})
+    web.post(reverse("admin:trunkmgr_domain_add"), {"l_domain": "pbx.example", "next_hop": "sip:127.0.0.3"})
     provider, domain = Provider.objects.get(), Domain.objects.get()
     assert {(change.table, change.key) for change in Change.objects.all()} == {
         ("provider", str(provider.pk)), ("domain", "pbx.example"),
