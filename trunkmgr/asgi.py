@@ -1,4 +1,5 @@
 """The ASGI application: pages, websockets, orders for the SIP worker, and SIP itself, one router for all four."""
+# ruff: noqa: E402 - models may be imported only after get_asgi_application()
 
 from __future__ import annotations
 
@@ -10,7 +11,6 @@ from django.core.asgi import get_asgi_application
 
 django_application = get_asgi_application()
 
-# Models may be imported only after the line above.
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ChannelNameRouter, ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator

@@ -1,8 +1,8 @@
 """What is stale, told to the open pages by `publish()`; and messages to the workers by `send()`.
 
-A page learns only whose picture is stale and reads the rest itself (`trunkmgr.consumers`).  The payload becomes ready JSON
-text once, here: the channel layer then copies one string per browser instead of a nested dict (8 µs against 63 µs each,
-measured).  Nothing is kept or repeated: a page that missed something finds out by its beats.
+A page learns only whose picture is stale and reads the rest itself (`trunkmgr.consumers`).  The payload becomes ready
+JSON text once, here: the channel layer then copies one string per browser instead of a nested dict (8 µs against 63
+µs each, measured).  Nothing is kept or repeated: a page that missed something finds out by its beats.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `up`, `web` and `runsip` share: the loop, signals, the web server, and Celery's two threads of the embedded set-up."""
+"""What `up`, `web` and `runsip` share: the loop, signals, the web server, and Celery's two threads for `up`."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _bound(host: str, port: int) -> socket.socket:
 class CeleryThread:
     """The Celery worker of the embedded set-up.
 
-    `WorkController` and not `celery.apps.worker.Worker`: that one installs signal handlers, which only a main thread may.
+    `WorkController` and not `celery.apps.worker.Worker`: that one sets signal handlers, which only a main thread may.
     """
 
     name = "celery worker"

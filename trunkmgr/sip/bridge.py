@@ -1,8 +1,8 @@
 """From engine events to tables and pages: bundled, in another thread, off the way of any message.
 
-The engine's turn only appends.  Twenty times a second events become rows: the last state of each account, history, calls.
-One write at a time takes them to the services and then tells the pages.  With the database down the last state of each account
-is kept, history and calls wait in a bound, and what falls out of it is counted.
+The engine's turn only appends.  Twenty times a second events become rows: the last state of each account, history,
+calls. One write at a time takes them to the services and then tells the pages.  With the database down the last state
+of each account is kept, history and calls wait in a bound, and what falls out of it is counted.
 """
 
 from __future__ import annotations

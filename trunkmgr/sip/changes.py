@@ -88,7 +88,8 @@ def read_rows(changed: Iterable[tuple[str, str]]) -> Patch:
         patch.domains.update({row.l_domain.lower(): pbx_of(row) for row in rows})
     l_uuids = sorted(keys[Change.Table.UACREG])
     patch.trunks.update(dict.fromkeys(l_uuids))
-    conditions = [Q(l_uuid__in=l_uuids[start:start + ROWS_PER_QUERY]) for start in range(0, len(l_uuids), ROWS_PER_QUERY)]
+    starts = range(0, len(l_uuids), ROWS_PER_QUERY)
+    conditions = [Q(l_uuid__in=l_uuids[start:start + ROWS_PER_QUERY]) for start in starts]
     if providers:
         conditions.append(Q(options__provider__in=providers))
     for condition in conditions:

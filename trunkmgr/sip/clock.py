@@ -42,7 +42,7 @@ class Clock:
         step, self._offset = offset - self._offset, offset
         if abs(step) > STEP:
             log.warning(
-                "The clock of this machine stepped by %+.1f s. Registrations keep their pace; check time synchronisation.",
+                "The clock of this machine stepped by %+.1f s. Registrations keep their pace; check what sets it.",
                 step,
             )
         return step

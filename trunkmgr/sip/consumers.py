@@ -10,8 +10,8 @@ from channels.consumer import AsyncConsumer
 class SipConsumer(AsyncConsumer):
     """Base of routing classes: one instance a response context, whose five hooks it holds.
 
-    The stock `__call__` would open a queue and a channel and hop to a thread for each request (61 to 135 µs); this one runs
-    `request_route` at once and stays bound to the context, which calls the other hooks as plain methods.
+    The stock `__call__` would open a queue and a channel and hop to a thread for each request (61 to 135 µs); this
+    one runs `request_route` at once and stays bound to the context, which calls the other hooks as plain methods.
     """
 
     scope: dict[str, Any]

@@ -1,7 +1,7 @@
 """Admission before routing: who a source address is, and whether this worker takes new requests from it.
 
-An address nobody configured gets nothing, not even an answer (the endpoint counts it).  Does not limit how much an admitted
-peer may send.
+An address nobody configured gets nothing, not even an answer (the endpoint counts it).  Does not limit how much an
+admitted peer may send.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Unix datagram socket on which other processes of this machine wake an embedded worker; a datagram says nothing else."""
+"""The Unix datagram socket on which other processes of this machine wake an embedded worker."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Where requests go: a provider's calls to the PBX of the account that was called, everything else nowhere.
 
-The five hooks run by the engine's rules (RFC 3261 §16); names are Kamailio's.  No outbound calls yet, and no table is read here.
+The five hooks run by the engine's rules (RFC 3261 §16); names are Kamailio's.  No outbound calls yet, and no table is
+read here.
 """
 
 from __future__ import annotations

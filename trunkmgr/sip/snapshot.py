@@ -1,7 +1,8 @@
 """An immutable picture of accounts, domains and providers: what routing, admission and registrations read.
 
-Patched row by row into a new picture and swapped whole, so that a request sees one state from its start to its end.  Reads
-no table (`changes` does) and opens no socket: names of hosts stay names, `middleware.Admission` learns their addresses.
+Patched row by row into a new picture and swapped whole, so that a request sees one state from its start to its end.
+Reads no table (`changes` does) and opens no socket: names of hosts stay names, `middleware.Admission` learns their
+addresses.
 """
 
 from __future__ import annotations
@@ -127,7 +128,8 @@ def provider_of(row: Provider) -> Peers:
 def peers_of(addresses: str, uris: Iterable[str]) -> Peers:
     """Read addresses or networks, one a line, and the hosts of some URIs.
 
-    A line that is neither is a host name; what is no name either admits nobody (services refuse it before it is stored).
+    A line that is neither is a host name; what is no name either admits nobody (services refuse it before it is
+    stored).
     """
     hosts = {host_of(uri) for uri in uris if uri}
     networks: list[Network] = []

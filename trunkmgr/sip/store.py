@@ -39,8 +39,8 @@ def own(node: Node) -> dict[str, int]:
 
 
 _RECORD = (
-    "account_id", "call_id", "from_tag", "cseq", "contact", "granted", "bound_until_time", "next_attempt_time", "generation",
-    "failures", "target", "realm_seen",
+    "account_id", "call_id", "from_tag", "cseq", "contact", "granted", "bound_until_time", "next_attempt_time",
+    "generation", "failures", "target", "realm_seen",
 )
 
 
@@ -53,7 +53,8 @@ def binding_records(node: Node, clock: Clock) -> dict[str, BindingRecord]:
 def _record(row: Mapping[str, Any], clock: Clock) -> BindingRecord:
     bound, planned = row["bound_until_time"], row["next_attempt_time"]
     return BindingRecord(
-        call_id=row["call_id"], from_tag=row["from_tag"], cseq=row["cseq"], contact=row["contact"], granted=row["granted"],
+        call_id=row["call_id"], from_tag=row["from_tag"], cseq=row["cseq"],
+        contact=row["contact"], granted=row["granted"],
         bound_until_at=clock.at(bound) if bound else None, next_attempt_at=clock.at(planned) if planned else None,
         generation=row["generation"], failures=row["failures"], target=row["target"], realm_seen=row["realm_seen"],
     )

@@ -1,7 +1,7 @@
 """The SIP worker: a Channels worker that listens on SIP sockets and on its own channel in the same loop.
 
-Owns the engine, keeps its picture of the tables fresh, runs orders, and hands on what the engine tells.  A dead Redis or
-database makes pages stale and orders wait; calls and registrations go on.
+Owns the engine, keeps its picture of the tables fresh, runs orders, and hands on what the engine tells.  A dead Redis
+or database makes pages stale and orders wait; calls and registrations go on.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class SipWorker(Worker):
                 rr_from_store_param=env.rr_from_store_param, rr_to_store_param=env.rr_to_store_param,
                 seal_keys=settings.SEAL_KEYS, reg_contact_addr=env.reg_contact_addr,
             ),
-            application=AsgiApplication(self.middleware, self.steps.step), admission=self.admission.admits, entropy=os.urandom,
+            application=AsgiApplication(self.middleware, self.steps.step),
+            admission=self.admission.admits, entropy=os.urandom,
         )
         self.server = SipServer(self.endpoint, list(env.sip_listen), self._on_events)
         self.clock = Clock(self.server.now)

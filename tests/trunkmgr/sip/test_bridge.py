@@ -1,0 +1,196 @@
+"""Events to rows: coalescing, order, bounds, a database that fails, rows that nobody can store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from django.db import DataError, OperationalError
+
+from sipengine.events import CallAnswered, CallEnded, CallStarted, RegistrationChanged, RegistrationState, Trigger
+from trunkmgr.sip import bridge as bridge_module
+from trunkmgr.sip.bridge import Batch, Bridge
+from trunkmgr.sip.clock import Clock
+
+State = RegistrationState
+
+
+def changed(l_uuid: str, state: State = State.REGISTERED, *, final: bool = True, **fields: Any) -> RegistrationChanged:
+    values: dict[str, Any] = {
+        "trigger": Trigger.BEAT, "cause": "", "code": 200, "reason": "OK", "granted": 60, "bound_until_at": 160.0,
+        "next_attempt_at": 140.0, "generation": 1, "failures": 0, "call_id": "c", "cseq": 2, "from_tag": "t",
+        "contact": "sip:x", "target": "udp:192.0.2.1:5060", "round_trip": 0.01, "realm_seen": "r", "at": 100.0, **fields,
+    }
+    return RegistrationChanged(l_uuid=l_uuid, state=state, final=final, **values)
+
+
+class Database:
+    """Stands for the services: remembers batches, fails as told."""
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+        self.error: Exception | None = None
+        self.poison = ""
+        self.tries = 0
+
+    async def store(self, batch: Batch) -> None:
+        self.tries += 1
+        if self.error:
+            raise self.error
+        if any(row["l_uuid"] == self.poison for row in batch.registrations):
+            raise DataError("the value is too long")
+        self.batches.append(batch)
+
+    @property
+    def registrations(self) -> list[dict[str, Any]]:
+        return [row for batch in self.batches for row in batch.registrations]
+
+    @property
+    def calls(self) -> dict[str, dict[str, Any]]:
+        laid: dict[str, dict[str, Any]] = {}
+        for batch in self.batches:
+            for row in batch.calls:
+                laid.setdefault(row["key"], {}).update(row)
+        return laid
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Run `scenario(bridge, database, told)` with a bridge at work."""
+    monkeypatch.setattr(bridge_module, "GATHER", 0.001)
+    monkeypatch.setattr(bridge_module, "CALLS_EVERY", 0.01)
+
+    def go(scenario: Callable[[Bridge, Database, list], Awaitable[None]]) -> Database:
+        database, told = Database(), []
+
+        async def publish(trunks: Any, calls: Any) -> None:
+            told.append((set(trunks), set(calls)))
+
+        async def main() -> None:
+            bridge = Bridge(Clock(lambda: asyncio.get_running_loop().time()), database.store, publish, lambda event: None)
+            bridge.start()
+            await scenario(bridge, database, told)
+            await bridge.close(2.0)
+
+        asyncio.run(main())
+        return database
+
+    return go
+
+
+def test_the_last_state_is_written_and_every_ended_exchange_becomes_history(run: Callable) -> None:
+    async def scenario(bridge: Bridge, database: Database, told: list) -> None:
+        bridge.fences["a"] = 3
+        events = deque([
+            changed("a", State.REGISTERING, final=False), changed("a", State.FAILING, code=503),
+            changed("a", State.REGISTERING, final=False), changed("a", cseq=4), changed("a", State.REFRESHING, final=False),
+        ])
+        bridge.take(events)
+        assert not events, "the engine's queue is emptied at once"
+        await asyncio.sleep(0.05)
+        assert told == [({"a"}, set())]
+
+    rows = run(scenario).registrations
+    assert [(row["state"], row["final"], row["fence"]) for row in rows] == [
+        ("failing", True, 3), ("registered", True, 3), ("refreshing", False, 3),
+    ]
+    bound, time = rows[1]["bound_until_time"], rows[1]["time"]
+    assert (bound - time).total_seconds() == 60.0
+    assert time.tzinfo is not None
+    assert not {"at", "bound_until_at", "next_attempt_at"} & rows[1].keys(), "engine clock stays inside"
+
+
+def test_an_operators_exchange_names_him(run: Callable) -> None:
+    async def scenario(bridge: Bridge, database: Database, told: list) -> None:
+        bridge.operators["a"] = "ada"
+        bridge.take(deque([changed("a", trigger=Trigger.OPERATOR), changed("b", trigger=Trigger.BEAT)]))
+        await asyncio.sleep(0.05)
+        assert not bridge.operators
+
+    rows = {row["l_uuid"]: row for row in run(scenario).registrations}
+    assert rows["a"]["who"] == "ada"
+    assert "who" not in rows["b"]
+
+
+def test_a_dead_database_loses_nothing_within_the_bounds(run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge_module, "HISTORY_LIMIT", 5)
+
+    async def scenario(bridge: Bridge, database: Database, told: list) -> None:
+        database.error = OperationalError("the server closed the connection")
+        bridge.take(deque([changed("first")]))
+        await asyncio.sleep(0.05)
+        assert database.tries == 1
+        assert bridge.database.failures == 1
+        for number in range(8):
+            bridge.take(deque([changed("a", cseq=number)]))
+            await asyncio.sleep(0.002)
+        assert told == []
+        database.error = None
+        await asyncio.sleep(0.6)
+        assert bridge.dropped == 3
+        assert bridge.database.failures == 0
+
+    rows = run(scenario).registrations
+    assert rows[0]["l_uuid"] == "first", "what failed is tried again, before what came later"
+    assert [row["cseq"] for row in rows[1:]] == [3, 4, 5, 6, 7], "the oldest history goes first, the last state stays"
+
+
+def test_a_row_that_cannot_be_stored_does_not_hold_up_the_others(run: Callable) -> None:
+    async def scenario(bridge: Bridge, database: Database, told: list) -> None:
+        database.poison = "bad"
+        bridge.take(deque([changed("a"), changed("bad"), changed("b")]))
+        await asyncio.sleep(0.1)
+        assert bridge.dropped == 1
+
+    assert [row["l_uuid"] for row in run(scenario).registrations] == ["a", "b"]
+
+
+def test_pages_that_cannot_be_told_do_not_stop_the_writing() -> None:
+    async def main() -> Database:
+        database = Database()
+
+        async def publish(trunks: Any, calls: Any) -> None:
+            raise ConnectionError("no Redis")
+
+        bridge = Bridge(Clock(lambda: asyncio.get_running_loop().time()), database.store, publish, lambda event: None)
+        bridge.start()
+        for number in range(3):
+            bridge.take(deque([changed("a", cseq=number)]))
+            await asyncio.sleep(0.07)
+        await bridge.close(1.0)
+        return database
+
+    assert [row["cseq"] for row in asyncio.run(main()).registrations] == [0, 1, 2]
+
+
+def test_a_call_is_counted_and_its_parts_end_up_in_one_record(run: Callable) -> None:
+    async def scenario(bridge: Bridge, database: Database, told: list) -> None:
+        started = CallStarted("k", "cid", "a", "in", "sip:caller", "100@pbx", True, 100.0)
+        bridge.take(deque([started]))
+        await asyncio.sleep(0.05)
+        assert bridge.going_on == {"a": 1}
+        bridge.take(deque([CallAnswered("k", 101.0), CallEnded("k", 200, "OK", 130.0)]))
+        await asyncio.sleep(0.05)
+        assert bridge.going_on == {}
+        assert told == [(set(), {"a"}), (set(), {"a"})]
+
+    database = run(scenario)
+    call = database.calls["k"]
+    assert (call["l_uuid"], call["caller"], call["callee"], call["anonymous"]) == ("a", "sip:caller", "100@pbx", True)
+    assert (call["answered_time"] - call["started_time"]).total_seconds() == 1.0
+    assert (call["ended_time"] - call["started_time"]).total_seconds() == 30.0
+    assert (call["code"], call["reason"]) == (200, "OK")
+
+
+def test_calls_that_wait_are_bounded(run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge_module, "CALLS_LIMIT", 10)
+
+    async def scenario(bridge: Bridge, database: Database, told: list) -> None:
+        bridge.take(deque(CallStarted(f"k{n}", "c", "a", "in", "x", "y", False, 1.0) for n in range(25)))
+        await asyncio.sleep(0.05)
+        assert bridge.dropped == 15
+
+    assert len(run(scenario).calls) == 10

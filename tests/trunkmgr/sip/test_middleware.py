@@ -1,0 +1,94 @@
+"""Admission: which source address is whose."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from sipengine.exceptions import Reject
+from sipengine.uac.account import UacAccount
+from trunkmgr.sip import middleware
+from trunkmgr.sip.middleware import NOBODY, PBX, PROVIDER, Admission, PeerMiddleware
+from trunkmgr.sip.snapshot import Pbx, Snapshot, Trunk, peers_of
+
+
+def picture(proxy: str = "sip:sip.example") -> Snapshot:
+    account = UacAccount(
+        l_uuid="a", l_username="1", l_domain="pbx.example", r_username="1", r_domain="sip.example", auth_proxy=proxy,
+    )
+    return Snapshot().patched(
+        trunks={"a": Trunk(account, False, None)},
+        domains={"pbx.example": Pbx(b"sip:192.0.2.20", peers_of("192.0.2.64/28", ("sip:192.0.2.20",)))},
+        providers={1: peers_of("198.51.100.0/24\n2001:db8::5", ("provider.example",))},
+    )
+
+
+@pytest.fixture
+def admission() -> Admission:
+    admission = Admission()
+    admission.swap(picture())
+    return admission
+
+
+@pytest.mark.parametrize(("address", "kind"), [
+    ("192.0.2.20", PBX), ("192.0.2.65", PBX), ("192.0.2.80", NOBODY), ("198.51.100.7", PROVIDER),
+    ("2001:db8::5", PROVIDER), ("203.0.113.1", NOBODY), ("no-address", NOBODY),
+])
+def test_configured_addresses(admission: Admission, address: str, kind: int) -> None:
+    assert admission.kind(address) == kind
+    assert admission.kind(address) == kind, "from the cache"
+
+
+def test_names_admit_what_the_resolver_says_and_no_longer(admission: Admission) -> None:
+    assert admission.names() == {"sip.example", "provider.example"}
+    assert admission.kind("203.0.113.1") == NOBODY
+    admission.resolved("sip.example", frozenset({"203.0.113.1"}))
+    assert admission.kind("203.0.113.1") == PROVIDER
+    admission.resolved("sip.example", frozenset({"203.0.113.2"}))
+    assert (admission.kind("203.0.113.1"), admission.kind("203.0.113.2")) == (NOBODY, PROVIDER)
+
+
+def test_the_address_that_an_account_registers_at_may_call(admission: Admission) -> None:
+    assert admission.kind("203.0.113.9") == NOBODY
+    admission.registered_at("a", "203.0.113.9")
+    assert admission.kind("203.0.113.9") == PROVIDER
+    admission.registered_at("a", "203.0.113.10")
+    assert admission.kind("203.0.113.9") == NOBODY, "the account moved on"
+    admission.swap(admission.snapshot.patched(trunks={"a": None}))
+    assert admission.kind("203.0.113.10") == NOBODY, "the account is gone"
+
+
+def test_one_address_may_be_provider_and_pbx() -> None:
+    admission = Admission()
+    admission.swap(picture(proxy="sip:192.0.2.20:5070"))
+    assert admission.kind("192.0.2.20") == PROVIDER | PBX
+
+
+def test_the_cache_is_bounded(admission: Admission, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(middleware, "CACHE_LIMIT", 10)
+    for last in range(100):
+        assert admission.kind(f"203.0.113.{last}") == NOBODY
+    assert len(admission._kinds) <= 10
+
+
+def test_middleware_names_the_peer_and_refuses_new_calls_while_stopping(admission: Admission) -> None:
+    seen = []
+
+    async def application(scope: dict, receive: object, send: object) -> None:
+        seen.append((scope["sip.peer"], scope["sip.snapshot"]))
+
+    wrapped = PeerMiddleware(application, admission)
+
+    def scope(in_dialog: bool) -> dict:
+        context = SimpleNamespace(has_totag=lambda: in_dialog)
+        return {"type": "sip", "client": ["192.0.2.20", 5060], "extensions": {"sip.context": context}}
+
+    asyncio.run(wrapped(scope(False), None, None))
+    wrapped.draining = True
+    asyncio.run(wrapped(scope(True), None, None))
+    with pytest.raises(Reject) as refused:
+        asyncio.run(wrapped(scope(False), None, None))
+    assert refused.value.status == 503
+    assert seen == [(PBX, admission.snapshot)] * 2

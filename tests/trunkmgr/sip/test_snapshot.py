@@ -1,0 +1,69 @@
+"""The picture that routing and admission read: conversion of rows, patching, host names."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+
+from sipengine.uac.account import UacAccount
+from trunkmgr.models import Domain, Provider, UacReg, UacRegOptions
+from trunkmgr.sip.snapshot import Pbx, Peers, Snapshot, Trunk, host_of, pbx_of, peers_of, provider_of, trunk_of
+
+
+def trunk(l_uuid: str, **columns: object) -> Trunk:
+    values = {"l_username": "100", "l_domain": "pbx.example", "r_username": l_uuid, "r_domain": "sip.example"}
+    return Trunk(UacAccount(l_uuid=l_uuid, **{**values, **columns}), anonymous=False, provider_id=None)
+
+
+@pytest.mark.parametrize(("uri", "host"), [
+    ("sip:sip.example.com", "sip.example.com"),
+    ("sips:user:pw@Proxy.Example:5061;transport=tcp", "proxy.example"),
+    ("<sip:192.0.2.7:5070;lr>", "192.0.2.7"),
+    ("sip:[2001:db8::1]:5060", "2001:db8::1"),
+    ("2001:db8::1", "2001:db8::1"),
+    ("sip.example.com:5060", "sip.example.com"),
+    ("", ""),
+])
+def test_host_of_a_uri(uri: str, host: str) -> None:
+    assert host_of(uri) == host
+
+
+def test_rows_become_engine_values() -> None:
+    row = UacReg(
+        l_uuid="a1", l_username="100", l_domain="pbx.example", r_username="4930", r_domain="sip.example",
+        auth_password="secret", flags=1,
+    )
+    provider = Provider(pk=7, name="P", domain="sip.example", proxy="sip:192.0.2.1", addresses="198.51.100.0/24\n192.0.2.9")
+    row.options = UacRegOptions(account=row, provider=provider, inbound_identity="anonymous")
+    found = trunk_of(row)
+    assert found.account.auth_password == "secret"
+    assert found.account.auth_proxy == "sip:192.0.2.1", "an account without outbound proxy takes its provider's"
+    assert (found.account.enabled, found.anonymous, found.provider_id) == (False, True, 7)
+    assert "secret" not in repr(found)
+    assert provider_of(provider) == Peers(
+        frozenset({"sip.example", "192.0.2.1", "192.0.2.9"}), (ipaddress.ip_network("198.51.100.0/24"),),
+    )
+    assert pbx_of(Domain(l_domain="pbx.example", next_hop="sip:192.0.2.20:5080")) == Pbx(
+        b"sip:192.0.2.20:5080", Peers(frozenset({"192.0.2.20"})),
+    )
+
+
+def test_a_patch_leaves_the_old_picture_alone() -> None:
+    old = Snapshot().patched(trunks={"a": trunk("a"), "b": trunk("b")})
+    new = old.patched(trunks={"a": trunk("a", l_username="200"), "b": None, "c": trunk("c")})
+    assert sorted(old.trunks) == ["a", "b"]
+    assert sorted(new.trunks) == ["a", "c"]
+    assert old.table.uac_reg_lookup(b"a").contact_uri == b"sip:100@pbx.example"
+    assert new.table.uac_reg_lookup(b"a").contact_uri == b"sip:200@pbx.example"
+    assert new.table.uac_reg_lookup(b"b") is None
+
+
+def test_next_hop_ignores_case() -> None:
+    picture = Snapshot().patched(domains={"pbx.example": Pbx(b"sip:192.0.2.20", Peers())})
+    assert picture.next_hop("PBX.example") == b"sip:192.0.2.20"
+    assert picture.next_hop("other.example") is None
+
+
+def test_what_is_no_network_admits_nobody() -> None:
+    assert peers_of("300.1.1.1/8", ()) == Peers()
