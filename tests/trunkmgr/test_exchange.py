@@ -8,7 +8,7 @@ import json
 
 import pytest
 from cryptography.fernet import Fernet
-from django.db import connection
+from django.db import DatabaseError, connection
 
 from trunkmgr.models import Change, Provider, Registration, UacReg, UacRegOptions
 from trunkmgr.models.credential import PREFIX
@@ -171,6 +171,19 @@ def test_one_bad_row_lets_nothing_in() -> None:
     found = refusals(rows({}, {"l_uuid": "4712", "expires": -1}, {"l_uuid": "4713", "auth_ha1": "xyz"}))
     assert [(line, column) for line, column, _ in found] == [(11, "expires"), (21, "auth_ha1")]
     assert "32 hex" in found[1][2]
+
+
+def test_a_database_that_fails_half_way_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    exchange.import_accounts(rows({}))
+
+    def fail(*args: object) -> None:
+        raise DatabaseError("disk full")
+
+    monkeypatch.setattr(exchange.changes, "log", fail)
+    with pytest.raises(DatabaseError):
+        exchange.import_accounts(rows({"expires": 600}, {"l_uuid": "4712"}))
+    assert list(UacReg.objects.values_list("l_uuid", "expires")) == [("4711", 3600)]
+    assert UacRegOptions.objects.count() == Registration.objects.count() == 1
 
 
 @pytest.mark.parametrize(("value", "column"), [

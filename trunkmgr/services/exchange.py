@@ -276,8 +276,6 @@ def _write(rows: Sequence[_Row], who: str) -> None:
         ([*_OPEN_COLUMNS, *SECRET_COLUMNS], [row for row in rows if row.with_secrets]),
         (list(_OPEN_COLUMNS), [row for row in rows if not row.with_secrets]),
     ):
-        for row in part:
-            row.account.pk = None  # else the statement would meet the row's own id first
         UacReg.objects.bulk_create(
             [row.account for row in part], batch_size=_BATCH, update_conflicts=True, unique_fields=["l_uuid"],
             update_fields=[column for column in update if column != "l_uuid"],
