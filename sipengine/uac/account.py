@@ -34,3 +34,16 @@ class UacAccount:
         return (self.r_username, self.r_domain, self.contact_user, self.contact_addr, self.auth_proxy, self.socket) == (
             other.r_username, other.r_domain, other.contact_user, other.contact_addr, other.auth_proxy, other.socket
         )
+
+    @property
+    def auth_secret(self) -> tuple[str, str, str, str]:
+        """What a challenge is answered with."""
+        return self.realm, self.auth_username, self.auth_password, self.auth_ha1
+
+    @property
+    def registers_as(self) -> tuple[object, ...]:
+        """All that a REGISTER of this row depends on."""
+        return (
+            *self.auth_secret, self.expires, self.enabled, self.r_username, self.r_domain, self.contact_user,
+            self.contact_addr, self.auth_proxy, self.socket,
+        )  # fmt: skip

@@ -156,9 +156,9 @@ def test_secrets_do_not_show() -> None:
 
 
 def test_hostile_challenges_are_refused_in_linear_time() -> None:
-    for value in (b"Digest " + b'a="\\' * 20000, b"Digest " + b"," * 60000, b"Digest " + b"a" * 60000, b"Digest realm=\xff"):
+    for value in (b'a="\\' * 20000, b"," * 60000, b"a" * 60000, b"realm=\xff", b""):
         with pytest.raises(ChallengeUnsupported):
-            parse_challenge(value)
+            parse_challenge(b"Digest " + value)
 
 
 def test_line_breaks_in_a_row_cannot_add_headers() -> None:

@@ -1,0 +1,194 @@
+"""UDP sockets (RFC 3261 §18, RFC 3581 §4): raw and non-blocking, asyncio's own protocol costs five times as much.
+
+A socket bound to one address uses `recvfrom`; one bound to all addresses learns from IP_PKTINFO which of them a
+datagram came for and answers from there.  Does not parse and does not retransmit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable
+from ipaddress import ip_address
+
+from sipengine.exceptions import TransportError
+from sipengine.transport.flow import Address, Flow, Listener
+
+DRAIN = 64
+"""Datagrams read in one turn of the loop; then timers and everything else have theirs."""
+BUFFER = 4 * 1024 * 1024
+"""Asked of the kernel for both directions; net.core.rmem_max and wmem_max may cap it."""
+QUEUE = 2000
+"""Datagrams kept while the kernel takes no more; beyond it they are dropped as the network would."""
+
+_PKTINFO4 = struct.Struct("@i4s4s")
+_PKTINFO6 = struct.Struct("@16si")
+# Linux numbers; the socket module of Python 3.11 does not name the first.
+_IP_PKTINFO = 8
+
+Receive = Callable[[bytes, Flow], None]
+
+
+class UdpSocket:
+    """One bound socket.  `receive` is called for each datagram, `after` once for each turn that had some."""
+
+    def __init__(
+        self, sock: socket.socket, *,
+        flow_for: Callable[[Listener, Address], Flow], listener_at: Callable[[str], Listener], receive: Receive,
+        after: Callable[[], None], failed: Callable[[Flow, TransportError], None],
+    ) -> None:  # fmt: skip
+        self.sock = sock
+        self.address: Address = sock.getsockname()[:2]
+        self.wildcard = ip_address(self.address[0]).is_unspecified
+        self.dropped = 0
+        self._flow_for = flow_for
+        self._listener_at = listener_at
+        self._receive = receive
+        self._after = after
+        self._failed = failed
+        self._loop = asyncio.get_running_loop()
+        self._budget = DRAIN
+        self._queue: deque[tuple[bytes, Flow]] = deque()
+        self._listener: Listener | None = None
+        self.send: Callable[[bytes, Flow], None] = self._send_from if self.wildcard else self._send
+
+    def start(self) -> None:
+        """Begin to read; the listener must be known by now."""
+        if not self.wildcard:
+            self._listener = self._listener_at(self.address[0])
+        self._loop.add_reader(self.sock.fileno(), self._readable_any if self.wildcard else self._readable)
+
+    # receiving
+    def _readable(self) -> None:
+        recvfrom, receive, flow_for = self.sock.recvfrom, self._receive, self._flow_for
+        listener = self._listener
+        assert listener is not None
+        flows = listener.flows
+        read = 0
+        budget = self._budget
+        while read < budget:
+            try:
+                data, source = recvfrom(65535)
+            except BlockingIOError:
+                break
+            except OSError:
+                read += 1  # ICMP for an earlier datagram; the transaction's own timers judge that
+                continue
+            read += 1
+            remote = source if len(source) == 2 else source[:2]
+            receive(data, flows.get(remote) or flow_for(listener, remote))
+        # Asking until the kernel says no costs an exception a turn: a calm socket is read once, a busy one more often.
+        self._budget = min(DRAIN, 2 * budget) if read == budget else max(1, read)
+        if read:
+            self._after()
+
+    def _readable_any(self) -> None:
+        recvmsg, receive = self.sock.recvmsg, self._receive
+        read = 0
+        while read < DRAIN:
+            try:
+                data, ancillary, _, source = recvmsg(65535, 64)
+            except BlockingIOError:
+                break
+            except OSError:
+                read += 1
+                continue
+            read += 1
+            listener = self._listener_at(_destination(ancillary) or self.address[0])
+            receive(data, self._flow_for(listener, source[:2]))
+        if read:
+            self._after()
+
+    # sending
+    def _send(self, data: bytes, flow: Flow) -> None:
+        if self._queue:
+            self._enqueue(data, flow)
+            return
+        try:
+            self.sock.sendto(data, flow.remote)
+        except BlockingIOError:
+            self._enqueue(data, flow)
+        except OSError as error:
+            self._give_up(flow, error)
+
+    def _send_from(self, data: bytes, flow: Flow) -> None:
+        if self._queue:
+            self._enqueue(data, flow)
+            return
+        host = flow.listener.host
+        try:
+            if host == self.address[0]:  # no address chosen: the kernel takes the one of the route
+                self.sock.sendto(data, flow.remote)
+            else:
+                self.sock.sendmsg([data], [_source(host)], 0, flow.remote)
+        except BlockingIOError:
+            self._enqueue(data, flow)
+        except OSError as error:
+            self._give_up(flow, error)
+
+    def _give_up(self, flow: Flow, error: OSError) -> None:
+        if not isinstance(error, ConnectionError):  # ECONNREFUSED speaks of an earlier datagram, maybe of another flow
+            host, port = flow.remote
+            text = f"{flow.listener!r} cannot send to {host} port {port}: {error.strerror}."
+            self._failed(flow, TransportError(text))
+
+    def _enqueue(self, data: bytes, flow: Flow) -> None:
+        if len(self._queue) >= QUEUE:
+            self.dropped += 1
+            return
+        if not self._queue:
+            self._loop.add_writer(self.sock.fileno(), self._writable)
+        self._queue.append((data, flow))
+
+    def _writable(self) -> None:
+        waiting, self._queue = self._queue, deque()
+        self._loop.remove_writer(self.sock.fileno())
+        while waiting and not self._queue:
+            self.send(*waiting.popleft())
+        self._queue.extend(waiting)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self.sock.fileno())
+        self._loop.remove_writer(self.sock.fileno())
+        self.sock.close()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Bind a non-blocking socket; OSError when the address is taken or not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if ip_address(host).is_unspecified:
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            else:
+                sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _destination(ancillary: list[tuple[int, int, bytes]]) -> str | None:
+    for level, kind, data in ancillary:
+        if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
+            return socket.inet_ntop(socket.AF_INET, _PKTINFO4.unpack_from(data)[1])
+        if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
+            return socket.inet_ntop(socket.AF_INET6, _PKTINFO6.unpack_from(data)[0])
+    return None
+
+
+def _source(host: str) -> tuple[int, int, bytes]:
+    """Ancillary data that makes a datagram leave from `host`."""
+    if ":" in host:
+        packed = _PKTINFO6.pack(socket.inet_pton(socket.AF_INET6, host), 0)
+        return socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, packed
+    return socket.IPPROTO_IP, _IP_PKTINFO, _PKTINFO4.pack(0, socket.inet_pton(socket.AF_INET, host), b"\0\0\0\0")

@@ -1,0 +1,126 @@
+"""What the answers to a REGISTER mean: lifetimes, refresh times, back-off, causes (RFC 3261 §10.2, §10.3, §20.33).
+
+Pure functions and values; `registration` drives them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sipengine.events import RegistrationState
+from sipengine.exceptions import ProtocolError
+from sipengine.message import Message, NameAddr
+from sipengine.message.uri import unescape
+
+TIMER_F = 32.0
+"""64*T1: a refresh begun this long before the end of the binding may time out and still leave it standing."""
+
+MAX_BACK_OFF = 900.0
+MAX_RETRY_AFTER = 4 * 3600
+"""A Retry-After above this is taken for a fault of the far side: an account must not be lost over one header."""
+MAX_MIN_EXPIRES = 7 * 86400
+
+
+@dataclass(frozen=True, slots=True)
+class BindingRecord:
+    """What outlives a restart of the service; times are engine clock, converted by the host."""
+
+    call_id: str
+    from_tag: str
+    cseq: int
+    contact: str = ""
+    granted: int | None = None
+    bound_until_at: float | None = None
+    next_attempt_at: float | None = None
+    generation: int = 0
+    failures: int = 0
+    target: str = ""
+    realm_seen: str = ""
+
+
+def refresh_after(granted: int, jitter: float) -> float:
+    """Seconds from sending a REGISTER to its refresh; `jitter` in [0, 1) moves it earlier only.
+
+    Short grants: at 55 to 65 %.  Others: at 90 % or Timer F before the end, whichever is earlier, and up to 5 % of the
+    grant before that.
+    """
+    if granted <= 2 * TIMER_F:
+        return granted * (0.65 - 0.1 * jitter)
+    return min(granted - TIMER_F, 0.9 * granted) - 0.05 * granted * jitter
+
+
+def back_off(failures: int, refused: bool, jitter: float) -> float:
+    """Seconds to the next attempt after `failures` in a row: from 5 s doubling, after a refusal from 60 s; ≤ 15 min.
+
+    A refusal means wrong data or a ban: asking often makes it worse.  `jitter` in [0, 1) spreads accounts that failed
+    together.
+    """
+    base = 75.0 if refused else 5.0
+    return min(base * 2.0 ** min(failures - 1, 16), MAX_BACK_OFF) * (1.0 - 0.2 * jitter)
+
+
+def guard_delay(granted: int | None) -> float:
+    """How long a computed time may pass unserved: 2 s, less where that would eat a short grant."""
+    return 2.0 if granted is None else min(2.0, 0.1 * granted)
+
+
+def judge(code: int) -> tuple[RegistrationState, str]:
+    """State and cause for a final answer that is neither 2xx nor a challenge."""
+    if code == 403:
+        return RegistrationState.REFUSED, "banned_403"
+    if code in (404, 604):
+        return RegistrationState.REFUSED, "unknown_user"
+    if code == 503:
+        return RegistrationState.FAILING, "busy_503"
+    if code == 423:
+        return RegistrationState.FAILING, "interval_423"
+    if code in (408, 480, 486, 487, 491) or code < 400 or 500 <= code < 600:
+        return RegistrationState.FAILING, "answer"
+    return RegistrationState.REFUSED, "answer"
+
+
+def number_of(message: Message, name: bytes) -> int | None:
+    """Leading number of a header such as Expires, Min-Expires or Retry-After (which may carry a comment)."""
+    value = message.get(name)
+    if value is None:
+        return None
+    digits = value[: len(value) - len(value.lstrip(b"0123456789"))]
+    return int(digits[:10]) if digits else None
+
+
+def retry_after(message: Message) -> int:
+    return min(number_of(message, b"Retry-After") or 0, MAX_RETRY_AFTER)
+
+
+def granted_seconds(message: Message, user: bytes, line: str, asked: int) -> int | None:
+    """Seconds that a 200 grants our binding; None when it does not hold it.
+
+    Our Contact is known by its user part, with `line` by that URI parameter; a registrar that rewrites Contacts is
+    believed when it returns one only (RFC 3261 §10.2.4).
+    """
+    ours: list[NameAddr] = []
+    seen: list[NameAddr] = []
+    for value in message.get_list(b"Contact"):
+        try:
+            contact = NameAddr.parse(value)
+            uri = contact.sip_uri
+        except ProtocolError:
+            continue
+        seen.append(contact)
+        if uri.param(b"line") == line.encode() if line else unescape(uri.user or b"") == user:
+            ours.append(contact)
+    if not ours and len(seen) == 1:
+        ours = seen
+    if not ours:
+        return None
+    # A Contact of an earlier address of ours may be listed too: the one that lives longest is the new one.
+    granted = max(_expires(contact, message, asked) for contact in ours)
+    return granted or None
+
+
+def _expires(contact: NameAddr, message: Message, asked: int) -> int:
+    own = contact.param(b"expires")
+    if own is not None and (digits := own.strip(b'" ')).isdigit():
+        return min(int(digits[:10]), MAX_MIN_EXPIRES)
+    general = number_of(message, b"Expires")
+    return asked if general is None else min(general, MAX_MIN_EXPIRES)

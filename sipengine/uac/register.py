@@ -1,0 +1,104 @@
+"""The REGISTER requests of one binding: what stays the same in them and what rises (RFC 3261 §10.2; kamailio-uac f.4).
+
+Does not send and does not judge answers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from sipengine.message.values import MAX_CSEQ
+from sipengine.transport.flow import Flow, Listener
+from sipengine.transport.layer import WILDCARDS
+from sipengine.uac.account import UacAccount
+from sipengine.uac.lookup import escape_user
+
+_DOMAIN = re.compile(r"[A-Za-z0-9._\-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
+_ADDRESS = re.compile(r"[^\s<>\"@\x00-\x1f]+")
+
+
+class Binding:
+    """One binding at one registrar.  Call-ID and From tag hold for all its REGISTERs, CSeq rises over all of them."""
+
+    __slots__ = ("account", "asked", "call_id", "contact", "cseq", "entropy", "from_tag", "until_at")
+
+    def __init__(self, account: UacAccount, entropy: Callable[[int], bytes]) -> None:
+        self.account = account
+        self.entropy = entropy
+        self.call_id = entropy(12).hex()
+        self.from_tag = entropy(6).hex()
+        self.cseq = 0
+        self.contact = ""
+        """URI of the last REGISTER."""
+        self.until_at: float | None = None
+        self.asked = account.expires
+        """Seconds to ask for; a 423 raises it."""
+
+    def stands(self, now: float) -> bool:
+        return self.until_at is not None and self.until_at > now
+
+    @property
+    def ruri(self) -> bytes:
+        return f"sip:{self.account.r_domain}".encode()
+
+    @property
+    def route(self) -> bytes:
+        """URI that decides where REGISTER goes."""
+        return self.account.auth_proxy.strip("<> ").encode() or self.ruri
+
+    def headers(self, expires: int, flow: Flow, contact_addr: str) -> list[tuple[bytes, bytes]]:
+        """Make the header fields of the next REGISTER on `flow`; `expires` 0 takes the binding back."""
+        if self.cseq >= MAX_CSEQ:
+            self.call_id, self.cseq = self.entropy(12).hex(), 0
+        self.cseq += 1
+        account = self.account
+        aor = b"<sip:%b@%b>" % (escape_user(account.r_username), account.r_domain.encode())
+        headers = [
+            (b"From", aor + b";tag=" + self.from_tag.encode()),
+            (b"To", aor),
+            (b"Call-ID", self.call_id.encode()),
+            (b"CSeq", b"%d REGISTER" % self.cseq),
+        ]
+        contact = self._contact(flow, contact_addr)
+        old = self.contact or contact
+        if not expires:
+            # RFC 3261 §10.2.2: our Contact, not `*`, which would take other devices of the account with it.
+            return [*headers, (b"Contact", f"<{old}>;expires=0".encode()), (b"Expires", b"0")]
+        headers.append((b"Contact", f"<{contact}>".encode()))
+        if old != contact and self.until_at is not None:
+            # Our address changed: the same REGISTER takes the old Contact back.
+            headers.append((b"Contact", f"<{old}>;expires=0".encode()))
+        self.contact = contact
+        return [*headers, (b"Expires", b"%d" % expires)]
+
+    def _contact(self, flow: Flow, contact_addr: str) -> str:
+        account = self.account
+        user = escape_user(account.contact_user or account.l_uuid).decode()
+        uri = f"sip:{user}@{account.contact_addr or contact_addr or flow.sent_by.decode()}"
+        transport = flow.listener.transport
+        if transport != "udp" and ";transport=" not in uri.lower():
+            uri += f";transport={transport}"
+        return f"{uri};line={account.l_uuid}" if account.contact_user else uri
+
+    def leads_to(self, listeners: list[Listener], contact_addr: str) -> bool:
+        """Whether the Contact that a registrar holds still leads here: not after the listen address was changed."""
+        address = self.contact.rpartition("@")[2]
+        expected = self.account.contact_addr or contact_addr
+        if expected:
+            return address == expected or address.startswith(expected + ";")
+        host, _, port = address.partition(";")[0].rpartition(":")
+        return any(
+            str(x.port) == port and (x.host in WILDCARDS or x.host == host.strip("[]")) for x in listeners
+        )
+
+
+def problem_of(account: UacAccount) -> str:
+    """Cause key for a row that cannot make a REGISTER; empty when it can."""
+    if not account.l_uuid or not account.r_username or not _DOMAIN.fullmatch(account.r_domain):
+        return "bad_row"
+    if account.contact_addr and not _ADDRESS.fullmatch(account.contact_addr):
+        return "bad_row"
+    if account.contact_user and ";line=" in account.contact_addr.lower():
+        return "bad_row"
+    return ""

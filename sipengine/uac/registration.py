@@ -1,0 +1,463 @@
+"""Bindings at remote registrars: one state machine an account (RFC 3261 §10.2; kamailio-uac f).
+
+Planned from outside (`plan`, Celery beat) and guarded from inside: what is due and was not planned is sent by the guard
+2 s later.  Never gives an account up.  Told the time; opens no socket and stores nothing: every move is a
+`RegistrationChanged` in `Endpoint.events`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+from functools import partial
+from typing import Protocol
+
+from sipengine.configuration import Configuration
+from sipengine.events import Event, RegistrationChanged, RegistrationState, Trigger
+from sipengine.timerqueue import NEVER, TimerQueue
+from sipengine.uac.account import UacAccount
+from sipengine.uac.binding import (
+    MAX_MIN_EXPIRES,
+    BindingRecord,
+    back_off,
+    granted_seconds,
+    guard_delay,
+    judge,
+    number_of,
+    refresh_after,
+)
+from sipengine.uac.digest import Credentials
+from sipengine.uac.pacing import Pacing, Priority
+from sipengine.uac.register import Binding, problem_of
+from sipengine.uac.request import Agent, Exchange, Outcome, Request, Requests
+
+CSEQ_JUMP = 10
+"""Added at a restart: the last REGISTERs before it may not have reached the database."""
+DEPARTURE = 4.0
+"""Seconds that a new binding waits for the old one's un-REGISTER to be answered."""
+LOST = 900.0
+"""Seconds after which an exchange that never ended counts as lost."""
+MAX_423 = 3
+
+_REFUSED_CAUSES = frozenset({"wrong_password", "realm_mismatch", "no_password", "auth_unsupported", "bad_row"})
+
+
+class RegistrationAgent(Agent, Protocol):
+    """What registrations need of the endpoint."""
+
+    configuration: Configuration
+    events: deque[Event]
+
+
+class Kind(Enum):
+    REGISTER = "register"
+    UNREGISTER = "unregister"
+    DEPART = "depart"
+    """Un-REGISTER of a binding that the account no longer names."""
+
+
+class Registration:
+    """The registration of one account."""
+
+    __slots__ = (
+        "account", "binding", "cause", "code", "due", "due_trigger", "exchange", "failures", "generation", "granted",
+        "kind", "next_attempt_at", "owner", "queued", "realm_seen", "reason", "removed", "round_trip", "rounds_423",
+        "state", "target", "trigger",
+    )  # fmt: skip
+
+    def __init__(self, owner: Registrations, account: UacAccount) -> None:
+        self.owner = owner
+        self.account = account
+        self.binding = Binding(account, owner.agent.entropy)
+        self.state = RegistrationState.UNREGISTERED
+        self.trigger = Trigger.RECOVERY
+        self.cause = ""
+        self.code: int | None = None
+        self.reason = ""
+        self.granted: int | None = None
+        self.round_trip: float | None = None
+        self.target = ""
+        self.realm_seen = ""
+        self.generation = 0
+        self.failures = 0
+        self.next_attempt_at: float | None = None
+        self.exchange: Exchange | None = None
+        self.kind = Kind.REGISTER
+        self.queued: tuple[Kind, Trigger] | None = None
+        self.rounds_423 = 0
+        self.removed = False
+        self.due = NEVER
+        self.due_trigger = Trigger.GUARD
+
+    # what others want
+    def resume(self, record: BindingRecord, now: float) -> None:
+        """Take over what stood before a restart."""
+        binding = self.binding
+        binding.call_id, binding.from_tag = record.call_id or binding.call_id, record.from_tag or binding.from_tag
+        binding.cseq = record.cseq + CSEQ_JUMP if record.cseq else 0
+        binding.contact, binding.until_at = record.contact, record.bound_until_at
+        self.generation, self.failures = record.generation, record.failures
+        self.granted, self.target, self.realm_seen = record.granted, record.target, record.realm_seen
+        if not binding.stands(now):
+            binding.until_at = None
+
+    def want(self, kind: Kind, trigger: Trigger, now: float) -> None:
+        """Send as soon as nothing is outstanding (RFC 3261 §10.2); the newest wish wins."""
+        if self.exchange is not None and (self.kind is Kind.DEPART or not self.exchange.cancel()):
+            self.queued = (kind, trigger)
+            return
+        self.exchange = None
+        self.queued = None
+        self._begin(kind, trigger, now)
+
+    def change(self, account: UacAccount, now: float) -> None:
+        old, self.account = self.account, account
+        returned, self.removed = self.removed, False
+        if not old.same_binding(account):
+            self._depart(account, now)
+            return
+        self.binding.account = account
+        if old.registers_as == account.registers_as and not returned:
+            return
+        self.binding.asked = account.expires
+        self.failures = 0
+        self.want(Kind.REGISTER if self._wanted() else Kind.UNREGISTER, Trigger.CHANGE, now)
+
+    def plan(self, generation: int, at: float, now: float) -> None:
+        if generation != self.generation or self.exchange is not None or self.next_attempt_at is None:
+            return
+        if at < self.due:
+            self._arm(max(at, now), Trigger.BEAT)
+
+    def on_timer(self, now: float) -> None:
+        if self.exchange is None:
+            self._begin(Kind.REGISTER, self.due_trigger, now)
+        elif self.kind is Kind.DEPART:
+            # The old registrar keeps silent; its un-REGISTER goes on by itself.
+            self.exchange.on_done = _ignore
+            self.exchange = None
+            self._go_on(now)
+        else:
+            self.exchange.ended = True
+            self._ended(Outcome(now, "timeout"))
+
+    # one exchange
+    def _wanted(self) -> bool:
+        return self.account.enabled and self.account.expires > 0 and not self.removed
+
+    def _begin(self, kind: Kind, trigger: Trigger, now: float) -> None:
+        self.trigger = trigger
+        self.due = NEVER
+        self.next_attempt_at = None
+        binding = self.binding
+        # An operator who un-REGISTERs means it, also where we know of no binding.
+        needless = not binding.stands(now) and trigger is not Trigger.OPERATOR
+        if needless if kind is Kind.UNREGISTER else not self._wanted():
+            self._rest(now, final=False)
+            return
+        problem = problem_of(self.account)
+        if problem:
+            self._failed(Outcome(now, problem))
+            return
+        self.kind = kind
+        self.exchange = self.owner.exchange(
+            binding, 0 if kind is Kind.UNREGISTER else binding.asked, trigger, self._sent, self._ended
+        )
+        self._arm(now + LOST, Trigger.GUARD)
+        self.exchange.start(now)
+
+    def _sent(self, now: float) -> None:
+        if self.kind is Kind.REGISTER:
+            self.state = (
+                RegistrationState.REFRESHING if self.binding.stands(now) else RegistrationState.REGISTERING
+            )
+        else:
+            self.state = RegistrationState.UNREGISTERING
+        self.emit(now, final=False)
+
+    def _ended(self, outcome: Outcome) -> None:
+        exchange, self.exchange = self.exchange, None
+        now = outcome.at
+        self.due = NEVER
+        self.code, self.reason = outcome.code, outcome.reason
+        self.round_trip = None
+        if outcome.message is not None and outcome.sent_at is not None:
+            self.round_trip = now - outcome.sent_at
+        if outcome.target is not None:
+            self.target = f"{outcome.target.transport}:{_host_port(outcome.target.address)}"
+        self.realm_seen = outcome.realm_seen or self.realm_seen
+        if exchange is not None and exchange.sent_at is not None:
+            self.generation += 1
+        if self.kind is Kind.REGISTER:
+            self._register_ended(outcome)
+        elif self.kind is Kind.UNREGISTER:
+            if outcome.code is not None and outcome.code // 100 == 2:
+                self.binding.until_at = None
+            self._rest(now)
+        if self.exchange is None and (self.queued is not None or self.kind is Kind.DEPART):
+            self._go_on(now)
+
+    def _go_on(self, now: float) -> None:
+        """Do what waited for the end of an exchange."""
+        kind, trigger = self.queued or (Kind.REGISTER, Trigger.CHANGE)
+        self.queued = None
+        self._begin(kind, trigger, now)
+
+    def _register_ended(self, outcome: Outcome) -> None:
+        now, message, code = outcome.at, outcome.message, outcome.code
+        if message is None or code is None or outcome.cause:
+            self._failed(outcome)
+        elif code // 100 == 2:
+            account = self.account
+            user = (account.contact_user or account.l_uuid).encode()
+            line = account.l_uuid if account.contact_user else ""
+            granted = granted_seconds(message, user, line, self.binding.asked)
+            if granted is None or outcome.sent_at is None:
+                self._failed(outcome, "no_binding")
+            else:
+                self._succeeded(granted, outcome.sent_at, now)
+        elif code == 423 and self.rounds_423 < MAX_423 and self._ask_longer(number_of(message, b"Min-Expires")):
+            self.rounds_423 += 1
+            self.cause = "interval_423"
+            self._begin(Kind.REGISTER, self.trigger, now)
+        else:
+            self._failed(outcome)
+
+    def _ask_longer(self, minimum: int | None) -> bool:
+        asked = self.binding.asked
+        wanted = 2 * asked if minimum is None else minimum
+        if not asked < wanted <= MAX_MIN_EXPIRES:
+            return False
+        self.binding.asked = wanted
+        return True
+
+    def _succeeded(self, granted: int, sent_at: float, now: float) -> None:
+        self.state = RegistrationState.REGISTERED
+        self.failures = self.rounds_423 = 0
+        self.granted = granted
+        # A binding counts from when we asked: the registrar cannot have begun later than it answered.
+        self.binding.until_at = sent_at + granted
+        self.cause = "short_grant" if granted < self.binding.asked else ""
+        self._schedule(sent_at + refresh_after(granted, self.owner.jitter()), guard_delay(granted))
+        self.emit(now)
+
+    def _failed(self, outcome: Outcome, cause: str = "") -> None:
+        now = outcome.at
+        self.cause = cause or outcome.cause
+        if self.cause:
+            refused = self.cause in _REFUSED_CAUSES
+            self.state = RegistrationState.REFUSED if refused else RegistrationState.FAILING
+        else:
+            assert outcome.code is not None
+            self.state, self.cause = judge(outcome.code)
+        self.failures += 1
+        self.rounds_423 = 0
+        if not self.binding.stands(now):
+            self.binding.until_at = None
+        wait = back_off(self.failures, self.state is RegistrationState.REFUSED, self.owner.jitter())
+        self._schedule(now + max(wait, outcome.retry_after), guard_delay(None))
+        self.emit(now)
+
+    def _rest(self, now: float, final: bool = True) -> None:
+        """Stay without a binding."""
+        self.state = RegistrationState.UNREGISTERED if self.account.enabled else RegistrationState.DISABLED
+        self.cause = "unregistered" if self.account.enabled else "disabled"
+        self.next_attempt_at = None
+        self.due = NEVER
+        if not self.binding.stands(now):
+            self.binding.until_at = None
+            self.granted = None
+        self.emit(now, final)
+        if self.removed and self.queued is None:
+            self.owner.forget(self)
+
+    def _depart(self, account: UacAccount, now: float) -> None:
+        """The row names another binding: take the old one back with the old credentials, then ask for the new."""
+        old = self.binding
+        self.binding = Binding(account, self.owner.agent.entropy)
+        self.failures = self.rounds_423 = 0
+        self.queued = None
+        self.granted = None
+        pending, self.exchange = self.exchange, None
+        if pending is not None:
+            # Not waited for: the usual reason for the change is that the old registrar does not answer.
+            if self.kind is Kind.REGISTER:
+                pending.cancel()
+            pending.on_sent = _ignore_time
+            pending.on_done = partial(self.owner.take_back, old) if self.kind is Kind.REGISTER else _ignore
+        if not old.stands(now):
+            self._begin(Kind.REGISTER, Trigger.CHANGE, now)
+            return
+        self.trigger = Trigger.CHANGE
+        self.next_attempt_at = None
+        self.kind = Kind.DEPART
+        self.exchange = self.owner.exchange(old, 0, Trigger.CHANGE, self._sent, self._ended)
+        self._arm(now + DEPARTURE, Trigger.CHANGE)
+        self.exchange.start(now)
+
+    # time
+    def schedule_first(self, at: float) -> None:
+        """Plan the first REGISTER after a start."""
+        self.next_attempt_at = at
+        self._arm(at, Trigger.RECOVERY)
+
+    def schedule_refresh(self, at: float) -> None:
+        self._schedule(at, guard_delay(self.granted))
+
+    def _schedule(self, at: float, guard: float) -> None:
+        self.next_attempt_at = at
+        self._arm(at + guard, Trigger.GUARD)
+
+    def _arm(self, at: float, trigger: Trigger) -> None:
+        self.due_trigger = trigger
+        self.owner.timers.arm_at(self, at)
+
+    # telling
+    def snapshot(self, now: float, final: bool = True) -> RegistrationChanged:
+        binding = self.binding
+        return RegistrationChanged(
+            l_uuid=self.account.l_uuid, state=self.state, trigger=self.trigger, cause=self.cause, code=self.code,
+            reason=self.reason, granted=self.granted, bound_until_at=binding.until_at,
+            next_attempt_at=self.next_attempt_at, generation=self.generation, failures=self.failures,
+            call_id=binding.call_id, cseq=binding.cseq, from_tag=binding.from_tag, contact=binding.contact,
+            target=self.target, round_trip=self.round_trip, realm_seen=self.realm_seen, final=final, at=now,
+        )  # fmt: skip
+
+    def emit(self, now: float, final: bool = True) -> None:
+        self.owner.agent.events.append(self.snapshot(now, final))
+
+
+class Registrations:
+    """All registrations of an endpoint."""
+
+    def __init__(self, agent: RegistrationAgent) -> None:
+        self.agent = agent
+        self.timers = TimerQueue()
+        self.pacing = Pacing()
+        self.requests = Requests(agent, self.pacing)
+        self._all: dict[str, Registration] = {}
+        self._now = 0.0
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __contains__(self, l_uuid: str) -> bool:
+        return l_uuid in self._all
+
+    def load(self, account: UacAccount, record: BindingRecord | None, now: float) -> None:
+        """Take up an account at the start: a binding that still stands is kept, anything else is asked for."""
+        registration = self._all[account.l_uuid] = Registration(self, account)
+        if record is not None:
+            registration.resume(record, now)
+        binding = registration.binding
+        if not account.enabled or account.expires <= 0:
+            registration.want(Kind.UNREGISTER, Trigger.RECOVERY, now)
+        elif record is not None and binding.stands(now) and self._leads_here(binding):
+            registration.state = RegistrationState.REGISTERED
+            next_at = record.next_attempt_at
+            if next_at is None or next_at <= now:
+                registration.schedule_first(now)
+            else:
+                registration.schedule_refresh(next_at)
+            registration.emit(now, final=False)
+        else:
+            registration.schedule_first(now + max(0, account.reg_delay))
+            if account.reg_delay > 0:
+                registration.emit(now, final=False)
+
+    def change(self, account: UacAccount, now: float) -> None:
+        """Follow an added or edited row at once."""
+        registration = self._all.get(account.l_uuid)
+        if registration is None:
+            registration = self._all[account.l_uuid] = Registration(self, account)
+            kind = Kind.REGISTER if account.enabled and account.expires > 0 else Kind.UNREGISTER
+            registration.want(kind, Trigger.CHANGE, now)
+        else:
+            registration.change(account, now)
+
+    def remove(self, l_uuid: str, now: float) -> None:
+        """Un-REGISTER a deleted account, then forget it."""
+        registration = self._all.get(l_uuid)
+        if registration is not None:
+            registration.removed = True
+            registration.want(Kind.UNREGISTER, Trigger.CHANGE, now)
+
+    def plan(self, l_uuid: str, generation: int, at: float, now: float) -> None:
+        """Take a planned time from beat; dropped when something was answered since it was planned."""
+        registration = self._all.get(l_uuid)
+        if registration is not None:
+            registration.plan(generation, at, now)
+
+    def register(self, l_uuid: str, now: float) -> bool:
+        """Obey an operator: REGISTER now, before all that wait.  False when there is no such account in use."""
+        registration = self._all.get(l_uuid)
+        if registration is None or not registration.account.enabled or registration.account.expires <= 0:
+            return False
+        registration.want(Kind.REGISTER, Trigger.OPERATOR, now)
+        return True
+
+    def unregister(self, l_uuid: str, now: float) -> bool:
+        """Obey an operator: un-REGISTER now and stay so until told otherwise.  False when the account is not here."""
+        registration = self._all.get(l_uuid)
+        if registration is None:
+            return False
+        registration.want(Kind.UNREGISTER, Trigger.OPERATOR, now)
+        return True
+
+    def snapshot(self, l_uuid: str) -> RegistrationChanged | None:
+        registration = self._all.get(l_uuid)
+        return None if registration is None else registration.snapshot(self._now)
+
+    def next_at(self) -> float:
+        return min(self.timers.next_at(), self.pacing.next_at())
+
+    def handle_timer(self, now: float) -> None:
+        self._now = now
+        self.timers.expire(now)
+        self.pacing.handle_timer(now)
+
+    # for the registrations
+    def jitter(self) -> float:
+        return int.from_bytes(self.agent.entropy(4), "big") / 2**32
+
+    def _leads_here(self, binding: Binding) -> bool:
+        return binding.leads_to(self.agent.listeners, self.agent.configuration.reg_contact_addr)
+
+    def forget(self, registration: Registration) -> None:
+        if self._all.get(registration.account.l_uuid) is registration:
+            del self._all[registration.account.l_uuid]
+
+    def exchange(
+        self, binding: Binding, expires: int, trigger: Trigger,
+        on_sent: Callable[[float], None], on_done: Callable[[Outcome], None],
+    ) -> Exchange:
+        account = binding.account
+        request = Request(
+            b"REGISTER", binding.ruri, binding.route,
+            lambda flow: binding.headers(expires, flow, self.agent.configuration.reg_contact_addr),
+            Credentials(
+                (account.auth_username or account.r_username).encode(),
+                account.auth_password.encode(), account.auth_ha1.encode(),
+            ),
+            account.realm, account.socket,
+            Priority.OPERATOR if trigger is Trigger.OPERATOR else Priority.ROUTINE,
+        )  # fmt: skip
+        return Exchange(self.requests, request, on_sent, on_done)
+
+    def take_back(self, binding: Binding, outcome: Outcome) -> None:
+        """Un-REGISTER a binding that was granted after its account had moved on."""
+        if outcome.code is not None and outcome.code // 100 == 2:
+            self.exchange(binding, 0, Trigger.CHANGE, _ignore_time, _ignore).start(outcome.at)
+
+
+def _host_port(address: tuple[str, int]) -> str:
+    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+
+
+def _ignore(outcome: Outcome) -> None:
+    """Nobody waits for this answer any more."""
+
+
+def _ignore_time(now: float) -> None:
+    """Nobody waits for this to leave."""

@@ -1,0 +1,320 @@
+"""Requests of our own outside any dialog, until their last answer (RFC 3261 §8.1, §22; RFC 3263 §4.3).
+
+An exchange locates its targets, waits its turn in the pacing of the target, answers challenges, and goes on to the next
+target when one does not answer.  Does not know what the request is for; `registration` does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import Any, Protocol
+
+from sipengine.events import Target
+from sipengine.exceptions import ProtocolError, ResolutionError, SipError, TransactionTimeout
+from sipengine.message import Message, SipUri
+from sipengine.transport.flow import Address, Flow, Listener
+from sipengine.transport.layer import TransportLayer
+from sipengine.uac.binding import retry_after
+from sipengine.uac.digest import Challenge, Credentials, answer, choose
+from sipengine.uac.pacing import Pacing, Priority
+
+Headers = list[tuple[bytes, bytes]]
+OpenListener = Callable[[str, str, int], Listener | None]
+"""`(transport, host, port)` → a listener for one local address that a wildcard socket covers; the host provides it."""
+
+MAX_REPEATS = 5
+"""Requests of one exchange to one target: 401, 407 and a stale nonce for each, and no more."""
+QUARANTINE = 60.0
+"""Seconds that a target which gave no answer stands behind the others."""
+
+
+class Agent(Protocol):
+    """What an exchange needs of the endpoint."""
+
+    transport: TransportLayer
+
+    @property
+    def listeners(self) -> list[Listener]: ...
+
+    @property
+    def entropy(self) -> Callable[[int], bytes]: ...
+
+    def flow_for(self, listener: Listener, remote: Address) -> Flow: ...
+
+    def locate(
+        self, uri: bytes, on_targets: Callable[[list[Target] | ResolutionError, float], None], now: float
+    ) -> None: ...
+
+    def send_request(
+        self, method: bytes, ruri: bytes, headers: Any, body: bytes = b"", *, flow: Flow, now: float,
+        on_response: Callable[[int, Message, float], None], on_failure: Callable[[SipError, float], None],
+    ) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an exchange ended.  `cause` is set where the end is not the far side's answer itself."""
+
+    at: float
+    cause: str = ""
+    message: Message | None = None
+    code: int | None = None
+    sent_at: float | None = None
+    listener: Listener | None = None
+    target: Target | None = None
+    realm_seen: str = ""
+    retry_after: int = 0
+
+    @property
+    def reason(self) -> str:
+        return "" if self.message is None else self.message.reason.decode("utf-8", "replace")[:120]
+
+
+class Repeat(Enum):
+    """What became of a challenge."""
+
+    ANSWERED = "answered"
+    REFUSED = "wrong_password"
+    OTHER_REALM = "realm_mismatch"
+    NO_MEANS = "no_password"
+    UNKNOWN = "auth_unsupported"
+
+
+@dataclass(slots=True)
+class Request:
+    """What is to be sent."""
+
+    method: bytes
+    ruri: bytes
+    route: bytes
+    """URI that decides where it goes; never written into the message."""
+    headers: Callable[[Flow], Headers]
+    """Asked anew for each repeat: CSeq rises, and Contact depends on the flow."""
+    credentials: Credentials
+    realm: str = ""
+    """The only realm that may be answered; empty: any."""
+    socket: str = ""
+    """``proto:ip:port`` to send from; empty: the first listener that reaches the target."""
+    priority: Priority = Priority.ROUTINE
+    body: bytes = b""
+
+
+class Requests:
+    """Sends requests for the user agents of an endpoint; keeps the pace and the quarantine of each target."""
+
+    def __init__(self, agent: Agent, pacing: Pacing) -> None:
+        self.agent = agent
+        self.pacing = pacing
+        self.open_listener: OpenListener = _none_opened
+        self._failed: dict[tuple[str, Address], float] = {}
+
+    def order(self, targets: Sequence[Target], now: float) -> list[Target]:
+        """Targets as located, those that lately gave no answer last."""
+        return sorted(targets, key=lambda target: self._failed.get((target.transport, target.address), 0.0) > now)
+
+    def failed(self, target: Target, now: float, seconds: float = QUARANTINE) -> None:
+        if len(self._failed) > 1024:
+            self._failed = {key: until for key, until in self._failed.items() if until > now}
+        self._failed[target.transport, target.address] = now + seconds
+        self.pacing.slow_down(target.address, now)
+
+    def answered(self, target: Target) -> None:
+        self._failed.pop((target.transport, target.address), None)
+
+    def listener_for(self, target: Target, socket: str) -> Listener | None:
+        """The local socket for `target`: the named one, else the first that reaches it."""
+        remote = target.address[0]
+        fitting = [x for x in self.agent.listeners if x.transport == target.transport and reaches(x.host, remote)]
+        if not socket:
+            if not fitting:
+                return None
+            # The endpoint knows which of several the kernel's route to the target leaves from.
+            preferred = self.agent.transport.listener_for(target.transport, remote)
+            return preferred if preferred in fitting else fitting[0]
+        transport, _, rest = socket.lower().partition(":")
+        host, _, port = rest.rpartition(":")
+        host = host.strip("[]")
+        if transport != target.transport or not port.isdigit() or not _numeric(host) or not reaches(host, remote):
+            return None
+        for listener in fitting:
+            if (listener.host, listener.port) == (host, int(port)):
+                return listener
+        return self.open_listener(transport, host, int(port))
+
+
+def _none_opened(transport: str, host: str, port: int) -> Listener | None:
+    return None
+
+
+def _numeric(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=4096)
+def reaches(local: str, remote: str) -> bool:
+    """Whether a socket bound to `local` can send to `remote`: same family, and loopback stays on the host."""
+    here, there = ip_address(local), ip_address(remote.partition("%")[0])
+    return here.version == there.version and (not here.is_loopback or there.is_loopback)
+
+
+class Exchange:
+    """One request and its repeats.  `on_sent` is called when the first leaves, `on_done` once at the end."""
+
+    def __init__(
+        self, requests: Requests, request: Request, on_sent: Callable[[float], None], on_done: Callable[[Outcome], None]
+    ) -> None:
+        self.requests = requests
+        self.request = request
+        self.on_sent = on_sent
+        self.on_done = on_done
+        self.ended = False
+        self.sent_at: float | None = None
+        self._targets: list[Target] = []
+        self._target: Target | None = None
+        self._listener: Listener | None = None
+        self._answered: dict[tuple[bool, bytes], Challenge] = {}
+        self._nonces: Counter[bytes] = Counter()
+        self._sent_to_target = 0
+        self._realm_seen = ""
+        self._last: Outcome | None = None
+
+    def start(self, now: float) -> None:
+        try:
+            SipUri.parse(self.request.route)
+        except (ProtocolError, ValueError):
+            self._end(Outcome(now, "bad_proxy"))
+            return
+        self.requests.agent.locate(self.request.route, self._located, now)
+
+    def cancel(self) -> bool:
+        """Forget a request of which nothing was sent; False when one is under way."""
+        if self.sent_at is not None:
+            return False
+        self.ended = True
+        return True
+
+    def _located(self, targets: list[Target] | ResolutionError, now: float) -> None:
+        if self.ended:
+            return
+        if isinstance(targets, ResolutionError) or not targets:
+            self._end(Outcome(now, "dns_empty"))
+            return
+        self._targets = self.requests.order(targets, now)
+        self._next_target(now)
+
+    def _next_target(self, now: float) -> None:
+        request = self.request
+        while self._targets:
+            target = self._targets.pop(0)
+            listener = self.requests.listener_for(target, request.socket)
+            if listener is None:
+                self._last = self._last or Outcome(now, "no_socket", target=target)
+                continue
+            self._target, self._listener = target, listener
+            self._answered.clear()
+            self._sent_to_target = 0
+            self.requests.pacing.submit(target.address, self._send, now, request.priority)
+            return
+        self._end(self._last or Outcome(now, "dns_empty"))
+
+    def _send(self, now: float) -> None:
+        if self.ended:
+            return
+        assert self._target is not None and self._listener is not None
+        request, agent = self.request, self.requests.agent
+        flow = agent.flow_for(self._listener, self._target.address)
+        headers = request.headers(flow)
+        for challenge in self._answered.values():
+            self._nonces[challenge.nonce] += 1
+            headers.append(
+                answer(
+                    challenge, request.credentials, request.method, request.ruri, nc=self._nonces[challenge.nonce],
+                    cnonce=agent.entropy(12).hex().encode(), body=request.body,
+                )
+            )
+        first = self.sent_at is None
+        self.sent_at = now
+        self._sent_to_target += 1
+        if first:
+            self.on_sent(now)
+        try:
+            agent.send_request(
+                request.method, request.ruri, headers, request.body, flow=flow, now=now,
+                on_response=self._response, on_failure=self._failure,
+            )
+        except ProtocolError:
+            # The row's own text does not fit into a header line.
+            self._end(self._outcome(now, "bad_row"))
+
+    def _outcome(self, now: float, cause: str = "", message: Message | None = None, code: int | None = None) -> Outcome:
+        return Outcome(
+            now, cause, message, code, self.sent_at, self._listener, self._target, self._realm_seen,
+            0 if message is None else retry_after(message),
+        )
+
+    def _response(self, code: int, message: Message, now: float) -> None:
+        if self.ended or code < 200:
+            return
+        assert self._target is not None
+        if code == 503:
+            # RFC 3261 §21.5.4, RFC 3263 §4.3: leave this one alone and try the next.
+            self.requests.failed(self._target, now, retry_after(message) or QUARANTINE)
+            self._last = self._outcome(now, "", message, code)
+            self._next_target(now)
+            return
+        self.requests.answered(self._target)
+        if code in (401, 407):
+            verdict = self._challenged(message)
+            if verdict is Repeat.ANSWERED:
+                priority = min(self.request.priority, Priority.ANSWER)
+                self.requests.pacing.submit(self._target.address, self._send, now, priority)
+            else:
+                self._end(self._outcome(now, verdict.value, message, code))
+            return
+        self._end(self._outcome(now, "", message, code))
+
+    def _failure(self, error: SipError, now: float) -> None:
+        if self.ended:
+            return
+        assert self._target is not None
+        self.requests.failed(self._target, now)
+        self._last = self._outcome(now, "timeout" if isinstance(error, TransactionTimeout) else "unreachable")
+        self._next_target(now)
+
+    def _challenged(self, message: Message) -> Repeat:
+        """Take up the challenges of a 401 or 407 (RFC 3261 §22.2, §22.3)."""
+        credentials = self.request.credentials
+        www, proxy = message.get_all(b"WWW-Authenticate"), message.get_all(b"Proxy-Authenticate")
+        if not credentials:
+            return Repeat.NO_MEANS
+        chosen = choose(www, proxy, credentials)
+        if not chosen:
+            return Repeat.UNKNOWN
+        self._realm_seen = chosen[0].realm.decode("utf-8", "replace")
+        if self.request.realm:
+            # Credentials are for one realm: nobody else may have a digest of the password.
+            chosen = [c for c in chosen if c.realm == self.request.realm.encode()]
+            if not chosen:
+                return Repeat.OTHER_REALM
+        for challenge in chosen:
+            before = self._answered.get((challenge.proxy, challenge.realm))
+            if before is not None and (not challenge.stale or before.nonce == challenge.nonce):
+                return Repeat.REFUSED
+        if self._sent_to_target >= MAX_REPEATS:
+            return Repeat.REFUSED
+        for challenge in chosen:
+            self._answered[challenge.proxy, challenge.realm] = challenge
+        return Repeat.ANSWERED
+
+    def _end(self, outcome: Outcome) -> None:
+        self.ended = True
+        self.on_done(outcome)
