@@ -25,8 +25,9 @@ from trunkmgr.models import Change, Order, UacReg, UacRegOptions
 COLUMNS = tuple(
     field for field in UacReg._meta.concrete_fields if field.name not in ("id", "l_uuid", "auth_password", "auth_ha1")
 )
-#: Seconds to wait for a REGISTER's end: its transaction gives up after 32 (RFC 3261 §17.1.2.2), twice with a challenge.
-ORDER_TIMEOUT = 70.0
+#: Seconds that an order has: a REGISTER gives up after 32 (RFC 3261 §17.1.2.2), and a challenge comes before it.
+#: At their end the worker says that it is still trying.
+ORDER_TIMEOUT = 40.0
 #: Refused rows of a file that are worth reading before the first are mended.
 SHOWN_REFUSALS = 20
 
@@ -228,12 +229,12 @@ class Command(OperatorCommand):
         # Looked up first, so that a misspelt id is not taken for a missing worker.
         l_uuids = [trunks.account(l_uuid).l_uuid for l_uuid in options["l_uuids"]]
         try:
-            placed = orders.place(verb, {"l_uuids": l_uuids}, operator())
+            placed = orders.place(verb, {"l_uuids": l_uuids}, operator(), ORDER_TIMEOUT)
         except NoWorker as error:
             raise CommandError(str(error)) from None
         refused: list[str] = []
         for order in placed:
-            result = orders.wait(order, ORDER_TIMEOUT, self._dot)
+            result = orders.wait(order, ORDER_TIMEOUT + 1.0, self._dot)
             text = clean(str(result.get("message") or "Done."))
             if result["ok"]:
                 self.stdout.write(text)

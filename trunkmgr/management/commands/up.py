@@ -78,10 +78,10 @@ class Command(BaseCommand):
         serving = asyncio.create_task(worker.arun(), name="sip")
         await web.start()
         self.progress("Starting Celery …")
-        threads = [processes.CeleryThread(), processes.BeatThread()]
-        for thread in threads:
-            thread.start()
-        watching = asyncio.create_task(processes.watch(threads), name="watch")
+        processes.PARTS += [processes.CeleryThread(), processes.BeatThread()]
+        for part in processes.PARTS:
+            part.start()
+        watching = asyncio.create_task(processes.watch(), name="watch")
         self.stdout.write(f"trunkmgr ready: {web.url} · SIP {worker.sockets} · accounts {worker.accounts}")
         self.stdout.flush()
 
@@ -91,7 +91,8 @@ class Command(BaseCommand):
         stopping.cancel()
         watching.cancel()
         # Each part has seconds to end and none waits for another, so together they stay under ten.
-        await asyncio.gather(worker.drain(), web.stop(), *(asyncio.to_thread(thread.stop) for thread in threads))
+        parts = (asyncio.to_thread(part.stop) for part in processes.PARTS)
+        await asyncio.gather(worker.drain(), web.stop(), *parts)
         with contextlib.suppress(asyncio.CancelledError):
             await serving
         live.LOOP = None
