@@ -50,7 +50,8 @@ def stored(number: int = 1, **values: Any) -> UacReg:
 def fields(**values: Any) -> dict[str, Any]:
     return {
         "enabled": "on", "provider": "", "r_username": "alice", "r_domain": "sip.provider.example",
-        "auth_password": PASSWORD, "l_username": "", "l_domain": "pbx.example", "inbound_identity": "keep", "auth_username": "", "realm": "",
+        "auth_password": PASSWORD, "l_username": "", "l_domain": "pbx.example", "inbound_identity": "keep",
+        "auth_username": "", "realm": "",
         "auth_ha1": "", "l_uuid": "", "auth_proxy": "", "expires": "3600", "reg_delay": "0", "contact_addr": "",
         "contact_user": "", "socket": "", "note": "", **values,
     }

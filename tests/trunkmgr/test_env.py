@@ -84,10 +84,13 @@ def test_no_secret_in_repr() -> None:
 
 
 def test_the_25_parameters_of_the_seed_are_known() -> None:
-    seed = """rr_from_store_param rr_to_store_param restore_mode restore_dlg restore_passwd restore_from_avp
-        restore_to_avp credential auth_realm_avp auth_username_avp auth_password_avp reg_db_url reg_db_table reg_contact_addr
-        reg_timer_interval reg_retry_interval reg_random_delay reg_keep_callid reg_active reg_gc_interval reg_hash_size
-        reg_use_domain default_socket event_callback reload_delta""".split()
+    seed = """
+        rr_from_store_param rr_to_store_param restore_mode restore_dlg restore_passwd
+        restore_from_avp restore_to_avp credential auth_realm_avp auth_username_avp
+        auth_password_avp reg_db_url reg_db_table reg_contact_addr reg_timer_interval
+        reg_retry_interval reg_random_delay reg_keep_callid reg_active reg_gc_interval reg_hash_size
+        reg_use_domain default_socket event_callback reload_delta
+    """.split()
     ours = {item.metadata["name"] for item in fields(Env) if item.metadata}
     assert len(seed) == 25
     assert [name for name in seed if f"UAC_{name.upper()}" not in ours | set(REPLACED)] == []
