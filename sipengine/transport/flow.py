@@ -5,6 +5,11 @@ Values only.  Sockets belong to `sipengine.asyncio`, which maps a listener to it
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sipengine.transport.stream import StreamFramer
+
 Address = tuple[str, int]
 """Numeric host (IPv6 without brackets) and port."""
 
@@ -20,9 +25,9 @@ class Listener:
         self.host = host
         self.port = port
         self.sent_by = sent_by
-        """``host:port`` as peers shall see it, brackets around IPv6."""
+        """``host:port`` as peers shall see it, brackets around IPv6; empty on a wildcard address, where it depends on the peer."""
         self.flows: dict[Address, Flow] = {}
-        """UDP: flows already made for remote addresses, bounded by the endpoint."""
+        """Flows by remote address: UDP flows already made (bounded), live connections."""
 
     def __repr__(self) -> str:
         return f"{self.transport}:{self.host}:{self.port}"
@@ -35,7 +40,7 @@ class Flow:
     the first message for it is sent.
     """
 
-    __slots__ = ("accepted", "closed", "framer", "listener", "remote")
+    __slots__ = ("accepted", "closed", "framer", "listener", "remote", "route", "sent_by", "via")
 
     def __init__(self, listener: Listener, remote: Address, accepted: bool = False) -> None:
         self.listener = listener
@@ -43,7 +48,13 @@ class Flow:
         self.accepted = accepted
         """Stream: the peer opened it (its source port cannot be connected to)."""
         self.closed = False
-        self.framer: object | None = None
+        self.framer: StreamFramer | None = None
+        self.sent_by = b""
+        """Our name towards this remote; the three are filled in by the transport layer."""
+        self.via = b""
+        """Our Via line up to the branch's magic cookie."""
+        self.route = b""
+        """Our Route URI up to `;lr`, with its '<'."""
 
     @property
     def reliable(self) -> bool:

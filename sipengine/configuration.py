@@ -1,0 +1,53 @@
+"""What the host may set: names follow the seed module's parameters where it has one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Immutable; ValueError names the setting, the cause and the cure."""
+
+    user_agent: str = "trunkmgr"
+    t1: float = 0.5
+    t2: float = 4.0
+    t4: float = 5.0
+    timer_c: float = 181.0
+    """RFC 3261 §16.6 step 11: more than three minutes."""
+    restore_mode: str = "auto"
+    """`auto`: replies and requests within the dialog get their From and To back; `manual`: the routing calls `uac_restore_from`
+    and `uac_restore_to`; `none`: nothing is stored, replies keep what was changed."""
+    restore_codec: str = "sealed"
+    """`sealed`: authenticated encryption; `kamailio`: the seed module's XOR and base64, which anybody can read."""
+    restore_passwd: str = field(default="", repr=False)
+    """Password of the `kamailio` codec."""
+    rr_from_store_param: str = "vsf"
+    rr_to_store_param: str = "vst"
+    seal_keys: tuple[bytes, ...] = field(default=(), repr=False)
+    """32 bytes each, newest first; without one a key is drawn at start and tokens do not survive it."""
+    reg_contact_addr: str = ""
+    aliases: tuple[str, ...] = ()
+    """`host` or `host:port` under which peers name us besides our listeners."""
+    dialog_lifetime: float = 43200.0
+    """Seconds after the last request of a call until it is taken for ended: a BYE that never came must not stay for ever."""
+    max_transactions: int = 200_000
+    """Server transactions; beyond it new requests get 503, requests of a call that stands still pass."""
+    max_targets: int = 10
+    """Addresses tried for one branch, and branches of one request."""
+
+    def __post_init__(self) -> None:
+        if self.restore_mode not in ("none", "manual", "auto"):
+            raise ValueError(f"restore_mode is {self.restore_mode!r}; it is one of none, manual, auto")
+        if self.restore_codec not in ("sealed", "kamailio"):
+            raise ValueError(f"restore_codec is {self.restore_codec!r}; it is one of sealed, kamailio")
+        if any(len(key) != 32 for key in self.seal_keys):
+            raise ValueError("a seal key has not 32 bytes; make one with `openssl rand -base64 32`")
+        if self.timer_c <= 180:
+            raise ValueError("timer_c is not above 180 s; RFC 3261 §16.6 asks for more than three minutes")
+        for name in ("rr_from_store_param", "rr_to_store_param"):
+            value = getattr(self, name)
+            if not value.isalnum() or not value.isascii() or value in ("lr", "transport", "ftag"):
+                raise ValueError(f"{name} is {value!r}; it is a short word of letters and digits of its own")
+        if self.rr_from_store_param == self.rr_to_store_param:
+            raise ValueError("rr_from_store_param and rr_to_store_param are the same; give each its own word")

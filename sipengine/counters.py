@@ -1,0 +1,37 @@
+"""Plain numbers since start, read by the host; nothing here names a peer."""
+
+from __future__ import annotations
+
+
+class Counters:
+    __slots__ = (
+        "bad", "calls", "denied", "forged", "hook_failures", "overload", "received", "rejected", "retransmissions", "sent",
+        "stray", "timeouts", "token_too_long", "transport_errors",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.received = 0
+        """Messages, keep-alives included."""
+        self.sent = 0
+        self.bad = 0
+        """Messages that broke the rules: dropped, or answered 400."""
+        self.stray = 0
+        """Responses that match no client transaction, and requests of no dialog of ours."""
+        self.denied = 0
+        """Requests of sources that are not admitted."""
+        self.rejected = 0
+        """Requests that we answered with 3xx to 6xx ourselves."""
+        self.retransmissions = 0
+        """Requests received again."""
+        self.timeouts = 0
+        self.transport_errors = 0
+        self.hook_failures = 0
+        self.forged = 0
+        """Restore tokens that did not open."""
+        self.token_too_long = 0
+        """Calls whose identities did not fit into a token: they are restored from memory only."""
+        self.overload = 0
+        self.calls = 0
+
+    def as_dict(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in self.__slots__}

@@ -1,0 +1,85 @@
+"""What the proxy remembers of a call: the two views and the marks of its events (RFC 3261 §12; not a UA's dialog).
+
+One record holds for all forks of a call: the views do not depend on who answered.
+"""
+
+from __future__ import annotations
+
+from sipengine.dialog.views import Views
+from sipengine.timerqueue import NEVER, TimerQueue
+
+LOOK = 32.0
+"""A record looks every 32 s whether it is over, so that an entry of the timer queue never pins it for hours."""
+
+
+class DialogRecord:
+    __slots__ = (
+        "answered", "contact_line", "due", "expires_at", "hidden_line", "key", "mark", "over", "table", "tags", "token", "views",
+    )  # fmt: skip
+
+    def __init__(self, table: DialogTable, key: bytes, views: Views, expires_at: float) -> None:
+        self.table = table
+        self.key = key
+        self.views = views
+        self.token = b""
+        """Record-Route parameters that carry the views, as sent."""
+        self.mark = ""
+        """Key of the call's events, "" when nobody marked it."""
+        self.answered = False
+        self.over = False
+        """The first request failed, or the last BYE went by: kept only for what comes late."""
+        self.tags: set[bytes] = set()
+        """Tags of callees that answered 2xx and have not said BYE."""
+        self.contact_line = b""
+        """The caller's Contact line last hidden, and its hidden form."""
+        self.hidden_line = b""
+        self.expires_at = expires_at
+        self.due = NEVER
+
+    def on_timer(self, now: float) -> None:
+        if now >= self.expires_at:
+            self.table.expire(self, now)
+        else:
+            self.table.queue.arm(self, LOOK, now)
+
+
+class DialogTable:
+    """Records by Call-ID and caller tag; a second leg of the same call through us also by its token."""
+
+    __slots__ = ("expired", "queue", "records")
+
+    def __init__(self, queue: TimerQueue) -> None:
+        self.queue = queue
+        self.records: dict[bytes, DialogRecord] = {}
+        self.expired: list[DialogRecord] = []
+        """Records over their lifetime without a BYE, until `take_expired`."""
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def add(self, call_id: bytes, caller_tag: bytes, views: Views, expires_at: float, now: float) -> DialogRecord:
+        """A new record; where a living one has this call's key, the new one is found once `found_by_token` was called."""
+        key = call_id + b" " + caller_tag
+        record = DialogRecord(self, key, views, expires_at)
+        other = self.records.get(key)
+        if other is None or other.over:
+            self.records[key] = record
+        self.queue.arm(record, LOOK, now)
+        return record
+
+    def find(self, call_id: bytes, caller_tag: bytes, token: bytes = b"") -> DialogRecord | None:
+        """The record of a call; with `token` that of a second leg."""
+        key = call_id + b" " + caller_tag
+        return self.records.get(key + b" " + token if token else key)
+
+    def found_by_token(self, record: DialogRecord) -> None:
+        """Keep the record of a second leg under its token: the plain key is the first leg's."""
+        if self.records.get(record.key) is not record:
+            record.key += b" " + record.token
+            self.records[record.key] = record
+
+    def expire(self, record: DialogRecord, now: float) -> None:
+        if self.records.get(record.key) is record:
+            del self.records[record.key]
+        if record.mark:
+            self.expired.append(record)

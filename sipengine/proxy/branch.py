@@ -1,0 +1,130 @@
+"""A branch: one target of a response context, its addresses one after the other, timer C (RFC 3261 §16.6, §16.8, §16.9)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sipengine.events import Target
+from sipengine.exceptions import ResolutionError, SipError, TransactionTimeout, TransportError
+from sipengine.message.message import Message
+from sipengine.proxy import response
+from sipengine.timerqueue import NEVER
+from sipengine.transaction.client import ClientTransaction, InviteClient
+
+if TYPE_CHECKING:
+    from sipengine.proxy.context import ResponseContext
+
+LOOK = 32.0
+"""Timer C is looked at every 32 s: a timer entry never pins a branch for longer."""
+
+
+class Branch:
+    __slots__ = ("c_at", "client", "context", "due", "next_hop", "reply", "ruri", "status", "targets")
+
+    def __init__(self, context: ResponseContext, ruri: bytes, next_hop: bytes) -> None:
+        self.context: ResponseContext | None = context
+        self.ruri = ruri
+        self.next_hop = next_hop
+        self.targets: list[Target] = []
+        self.client: ClientTransaction | None = None
+        self.status = 0
+        """Final status, 0 while none is known."""
+        self.reply: Message | None = None
+        """Final response; None when the status is ours."""
+        self.c_at = 0.0
+        self.due = NEVER
+
+    def located(self, targets: list[Target] | ResolutionError, now: float) -> None:
+        context = self.context
+        if context is None or self.status:
+            return
+        if isinstance(targets, ResolutionError):
+            self._finish(503, None, now)
+            return
+        self.targets = targets[: context.core.configuration.max_targets]
+        self.try_next(now)
+
+    def try_next(self, now: float) -> None:
+        """Send to the next address, each in its own transaction with its own branch (RFC 3263 §4.3)."""
+        context = self.context
+        assert context is not None
+        transport = context.core.transport
+        while self.targets:
+            target, *self.targets = self.targets
+            try:
+                listener = transport.listener_for(target.transport, target.address[0], context.flow.listener)
+            except TransportError:
+                continue
+            context.core.forward(context, self, transport.flow_for(listener, target.address), now)
+            return
+        self._finish(503, None, now)
+
+    def cancel(self, now: float) -> None:
+        client = self.client
+        if isinstance(client, InviteClient):
+            self.targets = []
+            client.cancel(now)
+        elif client is None and not self.status:
+            self.status = 487
+
+    def on_response(self, client: ClientTransaction, status: int, message: Message, now: float) -> None:
+        context = self.context
+        if context is None or client is not self.client:
+            return
+        if status < 200:
+            if context.method == b"INVITE":
+                if not self.c_at:
+                    context.core.queue.arm(self, LOOK, now)
+                if status > 100 or not self.c_at:
+                    self.c_at = now + context.core.configuration.timer_c
+            if status > 100:
+                response.forward(context, status, message, now)
+        elif status < 300:
+            self.status = status
+            response.on_success(context, self, status, message, now)
+        elif status == 503 and self.targets and not context.cancelled:
+            self._reset()
+            self.try_next(now)
+        else:
+            self._finish(status, message, now)
+
+    def on_failure(self, client: ClientTransaction, error: SipError, now: float) -> None:
+        context = self.context
+        if context is None or client is not self.client:
+            return
+        timeout = isinstance(error, TransactionTimeout)
+        if not timeout:
+            context.core.counters.transport_errors += 1
+        if self.targets and not context.cancelled:
+            self._reset()
+            self.try_next(now)
+        else:
+            self._finish(408 if timeout else 503, None, now)
+
+    def on_timer(self, now: float) -> None:
+        """Timer C: the far side rang for too long without a word (§16.8)."""
+        context, client = self.context, self.client
+        if context is None or self.status or not isinstance(client, InviteClient):
+            return
+        if now < self.c_at:
+            context.core.queue.arm(self, LOOK, now)
+        else:
+            context.core.counters.timeouts += 1
+            self.cancel(now)
+
+    def _reset(self) -> None:
+        self.client = None
+        self.c_at = 0.0
+        self.due = NEVER
+
+    def _finish(self, status: int, message: Message | None, now: float) -> None:
+        self.status = status
+        self.reply = message
+        assert self.context is not None
+        response.on_failed(self.context, self, now)
+
+    def release(self) -> None:
+        """The context is over: a late response finds nobody."""
+        self.context = None
+        self.client = None
+        self.due = NEVER

@@ -1,0 +1,352 @@
+"""The response context: one request from its arrival to its last response, and what its hooks may do (RFC 3261 §16).
+
+Names are Kamailio's.  Verdicts (`t_relay`, `sl_send_reply`, `drop`) take effect when the hook returns.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from sipengine.dialog.record import DialogRecord
+from sipengine.dialog.views import HIDEABLE_BITS, Views
+from sipengine.exceptions import InvalidState, ParseError, Reject
+from sipengine.message.build import response
+from sipengine.message.fields import CANONICAL, CONTACT
+from sipengine.message.message import Message
+from sipengine.message.uri import SipUri
+from sipengine.message.values import name_addr_of, tag_of, uri_of
+from sipengine.proxy.hooks import Step, Verdict, log, step_at_once
+from sipengine.transport.flow import Address, Flow
+from sipengine.uac.replace import replaced
+
+if TYPE_CHECKING:
+    from sipengine.proxy.branch import Branch
+    from sipengine.proxy.core import ProxyCore
+    from sipengine.transaction.server import ServerTransaction
+
+DOWN, UP = 1, 2
+"""Direction within a call: from its caller to its callee, and back."""
+
+
+class Marks:
+    """What the events of a call say; given by `mark_call`."""
+
+    __slots__ = ("anonymous", "callee", "caller", "direction", "ended", "key", "l_uuid")
+
+    def __init__(self, key: str, l_uuid: str, direction: str, caller: str, callee: str, anonymous: bool) -> None:
+        self.key = key
+        self.l_uuid = l_uuid
+        self.direction = direction
+        self.caller = caller
+        self.callee = callee
+        self.anonymous = anonymous
+        self.ended = False
+
+
+class ResponseContext:
+    __slots__ = (
+        "_call_id", "_du", "_key", "_ruri", "appended", "branches", "cancelled", "contact_hidden", "core", "dialog_views",
+        "direction",
+        "failure_hook", "flow", "from_line", "from_tag", "hidden", "loop", "marks", "message", "method", "new_from", "new_to", "on_branch",
+        "on_failure", "on_reply", "record", "record_routed", "reply", "restore_from", "restore_to", "routing", "server", "status", "step", "stepping",
+        "to_line", "verdict",
+    )  # fmt: skip
+
+    def __init__(
+        self, core: ProxyCore, message: Message, method: bytes, ruri: bytes, flow: Flow, server: ServerTransaction,
+        from_line: bytes, to_line: bytes, call_id: bytes, from_tag: bytes,
+    ) -> None:
+        self.core = core
+        self.message = message
+        self.method = method
+        self.flow = flow
+        self.server: ServerTransaction | None = server
+        self.from_line = from_line
+        """From as received: what every response of this request shows."""
+        self.to_line = to_line
+        self.from_tag = from_tag
+        self.branches: list[Branch] = []
+        self.direction = 0
+        self.record: DialogRecord | None = None
+        self.routing: Any = None
+        self.cancelled = False
+        self.restore_from = False
+        """Whether responses get From (or To) of the request back."""
+        self.restore_to = False
+        self.new_from = b""
+        self.new_to = b""
+        self.hidden = 0
+        self.contact_hidden = False
+        self.loop = 0
+        self.marks: Marks | None = None
+        self.on_branch: Any = None
+        self.on_reply: Any = None
+        self._ruri = ruri
+        self._call_id = call_id
+
+    def prepare(self) -> None:
+        """Fields that only a request with hooks needs."""
+        self._du = b""
+        self._key = ""
+        self.dialog_views: Views | None = None
+        self.appended: list[tuple[bytes, bytes]] = []
+        self.failure_hook: Any = None
+        self.on_failure = ""
+        self.record_routed = False
+        self.reply: tuple[int, bytes, tuple[bytes, ...]] | None = None
+        self.status = 0
+        """Best final status so far; set while `failure_route` runs."""
+        self.step: Step = step_at_once
+        self.stepping = False
+        self.verdict = Verdict.NONE
+
+    # what came
+    @property
+    def request(self) -> Message:
+        """The request as it goes on; in `branch_route` the copy of that branch."""
+        return self.message
+
+    @property
+    def source(self) -> Address:
+        return self.flow.remote
+
+    @property
+    def call_id(self) -> str:
+        return self._call_id.decode(errors="replace")
+
+    @property
+    def key(self) -> str:
+        """Sixteen hex digits that name this request in events and rows."""
+        if not self._key:
+            self._key = self.core.identifiers.hex().decode()
+        return self._key
+
+    @property
+    def ruri(self) -> bytes:
+        return self._ruri
+
+    @ruri.setter
+    def ruri(self, uri: bytes | str) -> None:
+        self._ruri = _uri(uri)
+
+    @property
+    def du(self) -> bytes:
+        """URI of the next hop where it is not the Request-URI."""
+        return self._du
+
+    @du.setter
+    def du(self, uri: bytes | str) -> None:
+        self._du = _uri(uri) if uri else b""
+
+    @property
+    def rU(self) -> str:  # noqa: N802 - Kamailio's $rU
+        """User part of the Request-URI, "" without one."""
+        rest = self._ruri.partition(b":")[2]
+        user, at, _ = rest.partition(b"@")
+        return user.decode(errors="replace") if at else ""
+
+    @rU.setter
+    def rU(self, user: str) -> None:  # noqa: N802
+        uri = SipUri.parse(self._ruri)
+        self.ruri = bytes(SipUri(uri.scheme, user.encode() or None, uri.host, uri.port, uri.parameters, uri.headers))
+
+    @property
+    def from_uri(self) -> str:
+        return uri_of(self.from_line).decode(errors="replace")
+
+    @property
+    def to_uri(self) -> str:
+        return uri_of(self.to_line).decode(errors="replace")
+
+    def has_totag(self) -> bool:
+        return bool(tag_of(self.to_line))
+
+    def is_in_dialog(self) -> bool:
+        """Whether the request belongs to a call that goes through us."""
+        return self.direction != 0
+
+    def is_own_uri(self) -> bool:
+        """Whether the Request-URI names this endpoint (Kamailio's `uri == myself`)."""
+        return self.core.is_own_uri(self._ruri)
+
+    # edits
+    def uac_replace_from(self, display: bytes | None, uri: bytes = b"") -> None:
+        """Show the callee another From; `display` None leaves the name, b"" removes it; `uri` b"" leaves the URI."""
+        self._check_open()
+        self.new_from = replaced(name_addr_of(self.from_line), display, uri)
+
+    def uac_replace_to(self, display: bytes | None, uri: bytes = b"") -> None:
+        """Show the callee another To."""
+        self._check_open()
+        self.new_to = replaced(name_addr_of(self.to_line), display, uri)
+
+    def uac_restore_from(self) -> bool:
+        """`restore_mode` manual: give the receiver of an in-dialog request its own view of From (both headers go together)."""
+        return self.uac_restore_to()
+
+    def uac_restore_to(self) -> bool:
+        """As `uac_restore_from`: which of the two headers changes follows from the direction."""
+        return self.core.within.restore(self)
+
+    def hide_contact(self) -> None:
+        """Replace the user of the caller's Contact for the whole call; put it back in requests that come for it."""
+        self._check_open()
+        self.contact_hidden = CONTACT in self.message.keys or self.contact_hidden
+
+    def remove_hf(self, name: bytes | str) -> int:
+        """Remove a header field in all its spellings; for fields that name the caller this holds for the whole call."""
+        name = name.encode() if isinstance(name, str) else name
+        bit = HIDEABLE_BITS.get(CANONICAL[name])
+        if bit:
+            self.hidden |= bit
+        return self.message.remove(name)
+
+    def append_hf(self, line: bytes | str) -> None:
+        """Add a whole `Name: value` line; raises ParseError when it would break out of its line."""
+        self.message.append(line.encode() if isinstance(line, str) else line)
+
+    def append_branch(self, uri: bytes | str, du: bytes | str = b"") -> None:
+        """Add a target that `t_relay` tries at the same time as the Request-URI."""
+        if len(self.appended) >= self.core.configuration.max_targets:
+            raise InvalidState("more branches than max_targets")
+        self.appended.append((_uri(uri), _uri(du) if du else b""))
+
+    def record_route(self) -> None:
+        """Stay in the path of the call (§16.6 step 4)."""
+        self.record_routed = True
+
+    def mark_call(self, l_uuid: str, direction: str, caller: str, callee: str, anonymous: bool) -> None:
+        """Make CallStarted, CallAnswered and CallEnded flow for this call."""
+        if self.method == b"INVITE":
+            self.marks = Marks(self.key, l_uuid, direction, caller, callee, anonymous)
+
+    def t_on_branch(self, name: str) -> None:
+        """Name the method of the routing that edits each branch; without it `branch_route`."""
+        self.on_branch = getattr(self.routing, name)
+
+    def t_on_reply(self, name: str) -> None:
+        self.on_reply = getattr(self.routing, name)
+
+    def t_on_failure(self, name: str) -> None:
+        getattr(self.routing, name)
+        self.on_failure = name
+
+    # verdicts
+    def t_relay(self) -> Verdict:
+        """Forward statefully to `du`, else to `ruri`, and to every appended branch."""
+        self.verdict = Verdict.RELAY
+        return self.verdict
+
+    def sl_send_reply(self, code: int, reason: str | bytes = b"", headers: Any = ()) -> Verdict:
+        """Answer the request; `headers` are `(name, value)` pairs or whole lines."""
+        lines = []
+        for header in headers:
+            if isinstance(header, tuple):
+                name, value = (x.encode() if isinstance(x, str) else x for x in header)
+                header = name + b": " + value
+            elif isinstance(header, str):
+                header = header.encode()
+            if b"\r" in header or b"\n" in header:
+                raise ParseError("a header line holds CR or LF")
+            lines.append(header)
+        reason = reason.encode() if isinstance(reason, str) else reason
+        self.reply = (code, reason.replace(b"\r", b" ").replace(b"\n", b" "), tuple(lines))
+        self.verdict = Verdict.REPLY
+        return self.verdict
+
+    def drop(self) -> Verdict:
+        """Say nothing: the request and its repetitions vanish."""
+        self.verdict = Verdict.DROP
+        return self.verdict
+
+    # running the hooks
+    def run_route(self, application: Any) -> None:
+        """Ask the application; `routed` is called now, or by the step that finishes it later."""
+        self.stepping = True
+        try:
+            application(self)
+        except Exception as error:
+            self.routed(error)
+        finally:
+            self.stepping = False
+
+    def run_hook(self, hook: Any) -> None:
+        """Run a failure_route, a coroutine or not."""
+        self.stepping = True
+        try:
+            result = hook(self)
+            if inspect.iscoroutine(result):
+                self.step(result, self.routed)
+            else:
+                self.routed(None)
+        except Exception as error:
+            self.routed(error)
+        finally:
+            self.stepping = False
+
+    def routed(self, error: BaseException | None = None) -> None:
+        """A hook ended: act on its verdict.  Late, this runs as a verb of its own through `Endpoint.resume`."""
+        if self.stepping:
+            self._act(error, self.core.now)
+        else:
+            self.core.resume(partial(self._act, error))
+
+    def _act(self, error: BaseException | None, now: float) -> None:
+        self.core.on_routed(self, error, now)
+
+    def _check_open(self) -> None:
+        if self.direction:
+            raise InvalidState("From, To and Contact of a request within a call follow from its first request")
+
+    # small services for the core
+    def views(self) -> Views | None:
+        """What the two sides see, None when nothing was changed."""
+        new_from, new_to = self.new_from, self.new_to
+        if not (new_from or new_to or self.hidden or self.contact_hidden):
+            return None
+        return Views(
+            name_addr_of(self.from_line) if new_from else b"", new_from, name_addr_of(self.to_line) if new_to else b"", new_to,
+            self.hidden, self.contact_hidden,
+        )
+
+    def answer(self, status: int, now: float, reason: bytes = b"", extra: tuple[bytes, ...] = ()) -> None:
+        """Answer with a response of our own."""
+        server = self.server
+        if server is None:
+            return
+        if status >= 300:
+            self.core.counters.rejected += 1
+        tag = server.layer.own_tag(server.key) if status > 100 else b""
+        server.respond(status, response(server.head, status, reason, tag, extra), now)
+        if status >= 200:
+            self.core.on_answered(self, status, reason, now)
+
+    def reject(self, error: BaseException, now: float) -> None:
+        """Answer for a hook that raised: its Reject, or 500 and a line in the log."""
+        if isinstance(error, Reject):
+            extra = tuple(f"{name}: {value}".encode() for name, value in error.headers)
+            self.answer(error.status, now, error.reason.encode(), extra)
+            return
+        self.core.counters.hook_failures += 1
+        log.error("A route hook failed for call %s: %s", self.call_id, error, exc_info=error)
+        self.answer(500, now)
+
+    def on_server_terminated(self) -> None:
+        """The server transaction ended: let go of everything, so that nothing is kept by a cycle."""
+        self.server = None
+        for branch in self.branches:
+            branch.release()
+        self.branches.clear()
+
+    def __repr__(self) -> str:
+        return f"<ResponseContext {self.method.decode(errors='replace')} {self.call_id}>"
+
+
+def _uri(uri: bytes | str) -> bytes:
+    text = uri.encode() if isinstance(uri, str) else uri
+    if b" " in text or b"\r" in text or b"\n" in text or b"<" in text or b":" not in text:
+        raise ParseError(f"{text.decode(errors='replace')!r} is no URI")
+    return text
+

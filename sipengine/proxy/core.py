@@ -1,0 +1,362 @@
+"""The proxy core: a received request on its way to a response context, its branches, or the call it belongs to (RFC 3261 §16).
+
+Reads like §16.3 to §16.6; §16.7 is `response`, §12 is `within`.  The application decides about each new request; ACK, CANCEL,
+retransmissions, and requests within a call (except in restore_mode manual) do not ask it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from sipengine.configuration import Configuration
+from sipengine.counters import Counters
+from sipengine.dialog.record import DialogRecord, DialogTable
+from sipengine.dialog.seal import Sealer
+from sipengine.dialog.views import Views
+from sipengine.events import CallStarted, Event
+from sipengine.exceptions import BadExtension, LocalProtocolError, ProtocolError
+from sipengine.identifiers import Identifiers
+from sipengine.message.build import COPIED
+from sipengine.message.build import response as build_response
+from sipengine.message.fields import CACHE_LIMIT, CALL_ID, CSEQ, FROM, ROUTE, TO, VIA
+from sipengine.message.message import Message
+from sipengine.message.values import tag_of
+from sipengine.proxy import response, route, validation
+from sipengine.proxy.branch import Branch
+from sipengine.proxy.context import DOWN, ResponseContext
+from sipengine.proxy.forward import forward, forward_ack
+from sipengine.proxy.hooks import Verdict
+from sipengine.proxy.within import WithinDialog
+from sipengine.timerqueue import TimerQueue
+from sipengine.transaction.layer import TransactionLayer, base_key
+from sipengine.transaction.server import ACCEPTED, COMPLETED, InviteServer, NonInviteServer, ServerTransaction
+from sipengine.transaction.timers import Timers
+from sipengine.transport.flow import Flow
+from sipengine.transport.layer import TransportLayer
+from sipengine.transport.locate import Locator
+from sipengine.uac.restore import ForgedToken, RestoreCodec
+
+Application = Callable[[ResponseContext], None]
+Resume = Callable[[Callable[[float], None]], None]
+
+RETRY_AFTER = (b"Retry-After: 10",)
+
+
+class ProxyCore:
+    def __init__(
+        self, configuration: Configuration, application: Application, transport: TransportLayer, transactions: TransactionLayer,
+        locator: Locator, identifiers: Identifiers, sealer: Sealer, codec: RestoreCodec, events: deque[Event],
+    ) -> None:
+        self.configuration = configuration
+        self.application = application
+        self.transport = transport
+        self.transactions = transactions
+        self.servers = transactions.servers
+        self.locator = locator
+        self.identifiers = identifiers
+        self.sealer = sealer
+        self.codec = codec
+        self.events = events
+        self.queue: TimerQueue = transactions.queue
+        self.timers: Timers = transactions.timers
+        self.counters: Counters = transactions.counters
+        self.dialogs = DialogTable(self.queue)
+        self.within = WithinDialog(self)
+        self.storing = configuration.restore_mode != "none"
+        self.asks_within = configuration.restore_mode == "manual"
+        self.now = 0.0
+        self.resume: Resume = _no_resume
+        self._clean: dict[bytes, bytes] = {}
+
+    # §16.3, §16.4
+    def on_request(self, message: Message, flow: Flow, now: float) -> None:
+        """Take a parsed request of an admitted source.  Raises ParseError or ValueError for what is to be answered 400."""
+        method, ruri = validation.split_request_line(message.start)
+        keys, lines = message.keys, message.lines
+        i_via = keys.index(VIA)
+        via_line = lines[i_via]
+        transport = self.transport
+        sent_by, reply_flow = transport.receive_via(message, i_via, flow)
+        base = base_key(message, via_line, sent_by, ruri)
+        server: ServerTransaction | None
+        if method == b"ACK":
+            server = self.servers.get(base + b"INVITE")
+            if isinstance(server, InviteServer) and server.state != ACCEPTED:
+                server.on_ack(now)
+                return
+            key = b""
+        else:
+            key = base + method
+            server = self.servers.get(key)
+            if server is not None:
+                server.on_retransmission()
+                return
+        if len(set(keys)) != len(keys):
+            validation.check_once(keys)
+        from_line, to_line, call_line = lines[keys.index(FROM)], lines[keys.index(TO)], lines[keys.index(CALL_ID)]
+        cseq_line = lines[keys.index(CSEQ)]
+        number = validation.check_cseq(cseq_line, method)
+        call_id = call_line.partition(b":")[2].strip()
+        to_tag = tag_of(to_line)
+        from_tag = tag_of(from_line)
+        if not key:
+            self._on_ack(message, ruri, flow, base, call_id, from_tag, to_tag, now)
+            return
+        if keys.count(VIA) == 1:
+            head = [lines[i_via], from_line, to_line, call_line, cseq_line]
+        else:
+            head = [line for k, line in zip(keys, lines, strict=True) if k in COPIED]
+        if len(self.servers) >= self.configuration.max_transactions and not to_tag and method != b"CANCEL":
+            self.counters.overload += 1
+            tag = self.transactions.own_tag(key)
+            self.transactions.out.append((build_response(head, 503, b"", tag, RETRY_AFTER), reply_flow))
+            return
+        if method == b"INVITE":
+            server = InviteServer(self.transactions, key, reply_flow, head)
+        else:
+            server = NonInviteServer(self.transactions, key, reply_flow, head)
+        self.servers[key] = server
+        if method == b"CANCEL":
+            self._on_cancel(server, base, now)
+            return
+        try:
+            ruri = self._clean.get(ruri) or self._clean_ruri(ruri)
+            validation.count_hop(message)
+            validation.check_proxy_require(message)
+            params: bytes | None = None
+            if ROUTE in keys:
+                ruri = route.undo_strict_router(message, ruri, transport)
+                params = route.take_own_routes(message, flow, transport)
+        except BadExtension as error:
+            self._refuse(server, error, now, (b"Unsupported: " + str(error).encode(),))
+            return
+        except ProtocolError as error:
+            self._refuse(server, error, now)
+            return
+        context = ResponseContext(self, message, method, ruri, flow, server, from_line, to_line, call_id, from_tag)
+        context.loop = hash((ruri, call_id, from_tag, to_tag, number, params)) & 0xFFFFFFFF
+        server.user = context
+        if to_tag:
+            self._on_within(context, to_tag, params, now)
+            return
+        if keys.count(VIA) > 1 and self._looped(message, flow, context.loop):
+            self._refuse(server, ProtocolError("loop", 482), now)
+            return
+        if ROUTE in keys:
+            message.remove(ROUTE)  # no open relay: a stranger's route set is not followed, the hook alone decides where
+        if method == b"INVITE":
+            context.answer(100, now)
+        context.prepare()
+        self.now = now
+        context.run_route(self.application)
+
+    def _clean_ruri(self, ruri: bytes) -> bytes:
+        clean = validation.clean_ruri(ruri)
+        if len(self._clean) < CACHE_LIMIT:
+            self._clean[ruri] = clean
+        return clean
+
+    def _refuse(self, server: ServerTransaction, error: ProtocolError, now: float, extra: tuple[bytes, ...] = ()) -> None:
+        self.counters.rejected += 1
+        server.own_response(error.status, now, b"", extra)
+
+    def _looped(self, message: Message, flow: Flow, loop: int) -> bool:
+        """Whether a Via of ours below the top one was made for the same decision (RFC 5393 §4.2)."""
+        mark = b"%08x" % loop
+        vias = message.get_list(VIA)[1:]
+        return any(b";branch=z9hG4bK" in via and flow.sent_by in via and mark in via for via in vias)
+
+    def is_own_uri(self, uri: bytes) -> bool:
+        return route.own_uri_params(self.transport, uri) is not None
+
+    # §16.10
+    def _on_cancel(self, server: ServerTransaction, base: bytes, now: float) -> None:
+        invite = self.servers.get(base + b"INVITE")
+        if invite is None or not invite.invite:
+            server.own_response(481, now)
+            return
+        server.own_response(200, now)
+        context = invite.user
+        if isinstance(context, ResponseContext) and invite.state < COMPLETED:
+            self.cancel(context, now)
+
+    def cancel(self, context: ResponseContext, now: float) -> None:
+        """The client gave up: CANCEL every branch that is under way; 487 at once when none is."""
+        if context.cancelled:
+            return
+        context.cancelled = True
+        waiting = False
+        for branch in context.branches:
+            if not branch.status:
+                branch.cancel(now)
+                waiting = waiting or not branch.status
+        if not waiting:
+            context.answer(487, now)
+
+    # §13.2.2.4: an ACK for 2xx is no transaction; same branch for each repetition
+    def _on_ack(
+        self, message: Message, ruri: bytes, flow: Flow, base: bytes, call_id: bytes, from_tag: bytes, to_tag: bytes, now: float
+    ) -> None:
+        if not to_tag or ROUTE not in message.keys:
+            self.counters.stray += 1
+            return
+        validation.count_hop(message)
+        ruri = route.undo_strict_router(message, ruri, self.transport)
+        params = route.take_own_routes(message, flow, self.transport) if ROUTE in message.keys else None
+        if params is None:
+            self.counters.stray += 1
+            return
+        try:
+            record, direction, recovered = self.within.find(message, call_id, from_tag, to_tag, params, now)
+        except ForgedToken:
+            self.counters.forged += 1
+            return
+        views = record.views if record is not None else recovered.views if recovered is not None else None
+        if views is not None:
+            self.within.translate(message, views, direction, call_id, record)
+            ruri = self.within.reveal_ruri(ruri, views, direction, call_id)
+        forward_ack(self, message, ruri, flow, base, now)
+
+    # §12.2, §16.4
+    def _on_within(self, context: ResponseContext, to_tag: bytes, params: bytes | None, now: float) -> None:
+        """A request with To tag: relay it along its route set when the call is ours."""
+        server = context.server
+        assert server is not None
+        if params is None:
+            self.counters.stray += 1
+            self.counters.rejected += 1
+            server.own_response(481, now)
+            return
+        call_id = context._call_id
+        try:
+            record, direction, recovered = self.within.find(
+                context.message, call_id, context.from_tag, to_tag, params, now
+            )
+        except ForgedToken as error:
+            self.counters.forged += 1
+            self._refuse(server, error, now)
+            return
+        context.record = record
+        context.direction = direction or DOWN
+        views = record.views if record is not None else recovered.views if recovered is not None else None
+        if views is not None:
+            context.restore_from, context.restore_to = self.within.translate(
+                context.message, views, direction, call_id, record
+            )
+            context.ruri = self.within.reveal_ruri(context.ruri, views, direction, call_id)
+        if record is not None:
+            self.within.on_request(record, context.method, to_tag if direction == DOWN else context.from_tag, now)
+        if self.asks_within:
+            context.dialog_views = views
+            context.prepare()
+            self.now = now
+            context.run_route(self.application)
+        else:
+            self.relay_within(context, now)
+
+    def relay_within(self, context: ResponseContext, now: float) -> None:
+        ruri, hop = route.next_hop(context.message, context.ruri)
+        self._add_branch(context, ruri, hop, now)
+
+    # the application's verdict
+    def on_routed(self, context: ResponseContext, error: BaseException | None, now: float) -> None:
+        if context.server is None or context.server.state >= COMPLETED:
+            return
+        if context.cancelled:
+            if not context.branches:
+                return
+            response.send_best(context, now)
+        elif error is not None:
+            context.reject(error, now)
+        elif context.verdict is Verdict.RELAY:
+            if context.direction:
+                self.relay_within(context, now)
+            else:
+                self._relay(context, now)
+        elif context.verdict is Verdict.REPLY:
+            assert context.reply is not None
+            context.answer(context.reply[0], now, context.reply[1], context.reply[2])
+        elif context.branches:
+            response.send_best(context, now)
+        elif context.verdict is Verdict.NONE:
+            context.reject(LookupError("the route decided nothing: t_relay, sl_send_reply or drop"), now)
+
+    # §16.5, §16.6
+    def _relay(self, context: ResponseContext, now: float) -> None:
+        """Open a branch for each target of the target set."""
+        routing = context.routing
+        if routing is not None:
+            if context.on_branch is None:
+                context.on_branch = getattr(routing, "branch_route", None)
+            if context.on_reply is None:
+                context.on_reply = getattr(routing, "onreply_route", None)
+            if context.failure_hook is None:
+                context.failure_hook = getattr(routing, "failure_route", None)
+        targets = [(context.ruri, context.du or context.ruri)]
+        targets += [(uri, du or uri) for uri, du in context.appended]
+        if len(targets) > 1:
+            branches = [Branch(context, uri, hop) for uri, hop in targets]
+            context.branches += branches
+            for branch in branches:
+                self.locator.locate(branch.next_hop, branch.located, now)
+        else:
+            self._add_branch(context, *targets[0], now)
+
+    def _add_branch(self, context: ResponseContext, ruri: bytes, hop: bytes, now: float) -> None:
+        branch = Branch(context, ruri, hop)
+        context.branches.append(branch)
+        targets = self.locator.known(hop)
+        if targets is not None:
+            branch.located(targets, now)
+        else:
+            self.locator.locate(hop, branch.located, now)
+
+    def forward(self, context: ResponseContext, branch: Branch, flow: Flow, now: float) -> None:
+        forward(self, context, branch, flow, now)
+
+    # the call's record
+    def note_call(self, context: ResponseContext, now: float) -> DialogRecord | None:
+        """Make or renew the record of the call that a first request opens; None when there is nothing to remember."""
+        views = context.views()
+        marks = context.marks
+        if views is None and marks is None:
+            return None
+        record = context.record
+        if record is not None:
+            if views is not None and views != record.views:
+                record.views = views
+                record.token = b""
+            return record
+        expires_at = now + self.configuration.dialog_lifetime
+        record = self.dialogs.add(context._call_id, context.from_tag, views or Views(), expires_at, now)
+        context.record = record
+        if marks is not None:
+            record.mark = marks.key
+            self.counters.calls += 1
+            self.events.append(
+                CallStarted(
+                    marks.key, context.call_id, marks.l_uuid, marks.direction, marks.caller, marks.callee, marks.anonymous, now
+                )
+            )
+        return record
+
+    def on_answered(self, context: ResponseContext, status: int, reason: bytes, now: float) -> None:
+        """The final response of a request left: a call that failed is over."""
+        record = context.record
+        if status >= 300 and record is not None and not context.direction and not record.answered:
+            record.over = True
+            record.expires_at = now + self.timers.timeout
+            self.within.end(record, status, reason.decode("utf-8", "replace"), now)
+
+    def expire_calls(self, now: float) -> None:
+        """Calls without a BYE for `dialog_lifetime`."""
+        expired = self.dialogs.expired
+        if expired:
+            self.dialogs.expired = []
+            for record in expired:
+                self.within.end(record, 408, "No BYE", now)
+
+
+def _no_resume(verb: Callable[[float], None]) -> None:
+    raise LocalProtocolError("a hook finished later, but Endpoint.resume is not set")

@@ -1,0 +1,130 @@
+"""One copy of a request goes out (RFC 3261 §16.6): Request-URI, identities, Record-Route, Via, client transaction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sipengine.events import Target
+from sipengine.exceptions import ResolutionError, TransportError
+from sipengine.message.fields import CALL_ID, CONTENT_LENGTH, CSEQ, FROM, RECORD_ROUTE, ROUTE, TO, VIA
+from sipengine.message.message import Message
+from sipengine.message.values import params_at
+from sipengine.proxy import route
+from sipengine.proxy.hooks import log
+from sipengine.transaction.client import InviteClient, NonInviteClient
+from sipengine.transport.flow import Flow
+
+if TYPE_CHECKING:
+    from sipengine.proxy.branch import Branch
+    from sipengine.proxy.context import ResponseContext
+    from sipengine.proxy.core import ProxyCore
+
+
+def forward(core: ProxyCore, context: ResponseContext, branch: Branch, flow: Flow, now: float) -> None:
+    """Send the request to one address of a branch."""
+    pristine = context.message
+    message = pristine.copy()
+    method = context.method
+    message.start = b"%b %b SIP/2.0" % (method, branch.ruri)
+    if context.on_branch is not None:
+        context.message = message
+        try:
+            context.on_branch(context)
+        except Exception as error:
+            core.counters.hook_failures += 1
+            log.error("branch_route failed for call %s: %s", context.call_id, error, exc_info=error)
+        finally:
+            context.message = pristine
+    keys, lines = message.keys, message.lines
+    i = keys.index(VIA)
+    if not context.direction:
+        _first_request(core, context, message, flow, now)
+    if CONTENT_LENGTH not in keys:
+        lines.append(b"Content-Length: %d" % len(message.body))
+        keys.append(CONTENT_LENGTH)
+    branch_id = core.identifiers.hex() + b"%08x" % context.loop
+    own_via = b"%b%b;rport" % (flow.via, branch_id)
+    lines.insert(i, own_via)
+    keys.insert(i, VIA)
+    wire = message.serialize()
+    layer = core.transactions
+    client: InviteClient | NonInviteClient
+    if method == b"INVITE":
+        head = [own_via, lines[keys.index(FROM)], lines[keys.index(CALL_ID)]]
+        if ROUTE in keys:
+            head += [line for key, line in zip(keys, lines, strict=True) if key is ROUTE]
+        number = lines[keys.index(CSEQ)].partition(b":")[2].split()[0]
+        client = InviteClient(layer, branch_id, flow, wire, branch, branch.ruri, head, lines[keys.index(TO)], number)
+    else:
+        client = NonInviteClient(layer, branch_id, method, flow, wire, branch)
+    layer.clients[branch_id] = client
+    branch.client = client
+    client.start(now)
+
+
+def _first_request(core: ProxyCore, context: ResponseContext, message: Message, flow: Flow, now: float) -> None:
+    """What only a request outside a dialog gets: other identities, and a Record-Route that remembers them."""
+    keys, lines = message.keys, message.lines
+    record = core.note_call(context, now) if context.record_routed or context.marks is not None else None
+    call_id = context._call_id
+    if context.new_from:
+        i = keys.index(FROM)
+        line = lines[i]
+        lines[i] = b"From: " + context.new_from + line[params_at(line) :]
+        context.restore_from = core.storing
+    if context.new_to:
+        i = keys.index(TO)
+        line = lines[i]
+        lines[i] = b"To: " + context.new_to + line[params_at(line) :]
+        context.restore_to = core.storing
+    if context.contact_hidden:
+        core.within.hide_contacts(message, call_id, record)
+    if not context.record_routed:
+        return
+    params = b""
+    if record is not None:
+        if not record.token and core.storing:
+            record.token = core.codec.write(record.views, call_id, context.from_tag, record.mark)
+            core.dialogs.found_by_token(record)
+        params = record.token
+    came, goes = context.flow.route, flow.route
+    i = keys.index(VIA)
+    if came == goes:
+        lines.insert(i, b"Record-Route: %b%b>" % (goes, params))
+        keys.insert(i, RECORD_ROUTE)
+    else:  # RFC 5658 §5: each side must be able to reach us by its own value
+        lines[i:i] = [
+            b"Record-Route: %b%b%b>" % (goes, route.PAIR, params), b"Record-Route: %b%b>" % (came, route.PAIR)
+        ]
+        keys[i:i] = [RECORD_ROUTE, RECORD_ROUTE]
+
+
+def forward_ack(core: ProxyCore, message: Message, ruri: bytes, flow: Flow, base: bytes, now: float) -> None:
+    """Pass an ACK for 2xx on without a transaction; a repeated one gets the same branch (§16.11)."""
+    ruri, hop = route.next_hop(message, ruri)
+    message.start = b"ACK %b SIP/2.0" % ruri
+    if CONTENT_LENGTH not in message.keys:
+        message.append(b"Content-Length: %d" % len(message.body))
+
+    targets = core.locator.known(hop)
+    if targets is not None:
+        _send_ack(core, message, flow, base, targets)
+    else:
+        core.locator.locate(hop, lambda found, at: _send_ack(core, message, flow, base, found), now)
+
+
+def _send_ack(core: ProxyCore, message: Message, flow: Flow, base: bytes, targets: list[Target] | ResolutionError) -> None:
+    if isinstance(targets, ResolutionError):
+        core.counters.transport_errors += 1
+        return
+    target = targets[0]
+    try:
+        listener = core.transport.listener_for(target.transport, target.address[0], flow.listener)
+    except TransportError:
+        core.counters.transport_errors += 1
+        return
+    to = core.transport.flow_for(listener, target.address)
+    i = message.keys.index(VIA)
+    message.lines.insert(i, b"%b%b;rport" % (to.via, core.transactions.own_tag(base)))
+    message.keys.insert(i, VIA)
+    core.transactions.out.append((message.serialize(), to))

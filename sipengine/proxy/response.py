@@ -1,0 +1,140 @@
+"""Responses on their way back: every provisional and 2xx at once, else the best when all branches ended (RFC 3261 §16.7)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sipengine.message.fields import CONTENT_LENGTH, FROM, TO, VIA
+from sipengine.message.message import Message
+from sipengine.message.values import params_at, tag_of
+from sipengine.proxy.hooks import Verdict, log
+from sipengine.transaction.server import NonInviteServer
+
+if TYPE_CHECKING:
+    from sipengine.proxy.branch import Branch
+    from sipengine.proxy.context import ResponseContext
+
+PREFERRED = (401, 407, 415, 420, 484)
+"""4xx that help the client to try again (§16.7 step 6)."""
+
+
+def forward(context: ResponseContext, status: int, message: Message, now: float) -> None:
+    """Send a response towards the client in the client's own view; our Via is gone already."""
+    server = context.server
+    if server is None:
+        return
+    keys, lines = message.keys, message.lines
+    if VIA not in keys:
+        context.core.counters.bad += 1
+        return
+    if context.restore_from:
+        lines[keys.index(FROM)] = context.from_line  # §8.2.6.2: a response's From is its request's, whatever came back
+    if context.restore_to:
+        i = keys.index(TO)
+        line = context.to_line
+        if not tag_of(line):
+            line += lines[i][params_at(lines[i]) :]
+        lines[i] = line
+    record = context.record
+    if record is not None:
+        context.core.within.on_response(context, record, status, message, now)
+    if CONTENT_LENGTH not in keys:
+        lines.append(b"Content-Length: %d" % len(message.body))
+        keys.append(CONTENT_LENGTH)
+    hook = context.on_reply
+    if hook is not None:
+        try:
+            hook(context, message)
+        except Exception as error:
+            context.core.counters.hook_failures += 1
+            log.error("onreply_route failed for call %s: %s", context.call_id, error, exc_info=error)
+    server.respond(status, message.serialize(), now)
+
+
+def on_success(context: ResponseContext, branch: Branch, status: int, message: Message, now: float) -> None:
+    """Forward a 2xx at once; of an INVITE every one, and the other branches are not wanted any more (steps 5, 10)."""
+    if context.method == b"INVITE":
+        if len(context.branches) > 1:
+            cancel_others(context, branch, now)
+    elif any(other.status // 100 == 2 for other in context.branches if other is not branch):
+        return
+    first = context.server is not None and context.server.state < 2
+    forward(context, status, message, now)
+    if first:
+        context.core.on_answered(context, status, message.reason, now)
+
+
+def on_failed(context: ResponseContext, branch: Branch, now: float) -> None:
+    """A branch ended without success."""
+    if branch.status >= 600:
+        cancel_others(context, branch, now)
+    if any(not other.status for other in context.branches):
+        return
+    if any(other.status // 100 == 2 for other in context.branches):
+        return
+    best = choose(context)
+    context.status = best.status
+    if context.failure_hook is not None and not context.cancelled and len(context.branches) < context.core.configuration.max_targets:
+        hook = context.failure_hook
+        if context.on_failure:
+            hook = getattr(context.routing, context.on_failure)
+            context.on_failure = ""
+        context.verdict = Verdict.NONE
+        context.appended = []
+        context.core.now = now
+        context.run_hook(hook)
+    else:
+        send_best(context, now)
+
+
+def cancel_others(context: ResponseContext, branch: Branch, now: float) -> None:
+    for other in context.branches:
+        if other is not branch and not other.status:
+            other.cancel(now)
+
+
+def choose(context: ResponseContext) -> Branch:
+    """Best final response (§16.7 step 6): any 6xx, else the lowest class, and within it what the client can act on."""
+    failed = [branch for branch in context.branches if branch.status >= 300]
+
+    def rank(branch: Branch) -> tuple[int, bool, bool]:
+        status = branch.status
+        return (0 if status >= 600 else status // 100, status not in PREFERRED, branch.reply is None)
+
+    return min(failed, key=rank)
+
+
+def send_best(context: ResponseContext, now: float) -> None:
+    server = context.server
+    if server is None:
+        return
+    best = choose(context)
+    status, reply = best.status, best.reply
+    if context.cancelled and status != 487:
+        context.answer(487, now)
+    elif reply is None:
+        if status == 408 and isinstance(server, NonInviteServer):
+            server.abandon()
+        else:
+            context.answer(500 if status == 503 else status, now)
+    else:
+        if status == 503:
+            # §16.7 step 6: 503 would make the client avoid us, not the server behind us
+            status = 500
+            reply.start = b"SIP/2.0 500 Server Internal Error"
+        if status in (401, 407):
+            _aggregate(context, best, reply)
+        reason = reply.reason
+        forward(context, status, reply, now)
+        context.core.on_answered(context, status, reason, now)
+
+
+def _aggregate(context: ResponseContext, best: Branch, reply: Message) -> None:
+    """The challenges of all branches go into one answer, in order (§16.7 step 7)."""
+    for branch in context.branches:
+        if branch is best or branch.reply is None or branch.status not in (401, 407):
+            continue
+        for name in (b"WWW-Authenticate", b"Proxy-Authenticate"):
+            for value in branch.reply.get_all(name):
+                reply.append(name + b": " + value)
+

@@ -1,0 +1,167 @@
+"""Requests within a call, from either side, and what each side sees of the other (RFC 3261 §12.2, §16.4, §16.12).
+
+The call's record knows the views; after a restart its sealed token does.  A request that belongs to no call of ours, or whose
+token does not open, goes nowhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sipengine.dialog.contact import hide_contact, reveal
+from sipengine.dialog.record import DialogRecord
+from sipengine.dialog.views import Views
+from sipengine.events import CallAnswered, CallEnded
+from sipengine.message.fields import CONTACT, FROM, TO
+from sipengine.message.message import Message
+from sipengine.message.values import params_at, tag_of
+from sipengine.proxy.context import DOWN, UP, ResponseContext
+from sipengine.uac.restore import Recovered
+
+if TYPE_CHECKING:
+    from sipengine.proxy.core import ProxyCore
+
+
+class WithinDialog:
+    """Finds calls and translates their messages; part of the proxy core."""
+
+    def __init__(self, core: ProxyCore) -> None:
+        self.core = core
+        self.dialogs = core.dialogs
+        self.automatic = core.configuration.restore_mode == "auto"
+
+    def find(
+        self, message: Message, call_id: bytes, from_tag: bytes, to_tag: bytes, params: bytes, now: float
+    ) -> tuple[DialogRecord | None, int, Recovered | None]:
+        """The record of a call and the direction of this request, or what its token alone says.
+
+        Raises ForgedToken, also when a token of one call comes in another.
+        """
+        records = self.dialogs
+        direction = DOWN
+        record = records.find(call_id, from_tag)
+        if record is None:
+            direction = UP
+            record = records.find(call_id, to_tag)
+        token = self.core.codec.present(params) if params else b""
+        if not token or (record is not None and record.token == token):
+            return record, direction if record is not None else 0, None
+        for tag, leg_direction in ((from_tag, DOWN), (to_tag, UP)):
+            leg = records.find(call_id, tag, token)
+            if leg is not None:
+                return leg, leg_direction, None
+        recovered = self.core.codec.read(params, call_id, message.line(FROM), message.line(TO))
+        if recovered is None:
+            return record, direction if record is not None else 0, None
+        direction = DOWN if recovered.downstream else UP
+        if record is None and recovered.whole:
+            # A restart took the record: from here on there is one again.
+            caller_tag, callee_tag = (from_tag, to_tag) if recovered.downstream else (to_tag, from_tag)
+            lifetime = self.core.configuration.dialog_lifetime
+            record = records.add(call_id, caller_tag, recovered.views, now + lifetime, now)
+            record.token = token
+            record.mark = recovered.key
+            record.answered = True
+            record.tags.add(callee_tag)
+            return record, direction, None
+        # The record is of another leg of the same call through us, or the token tells one direction only.
+        return None, direction, recovered
+
+    def translate(
+        self, message: Message, views: Views, direction: int, call_id: bytes, record: DialogRecord | None
+    ) -> tuple[bool, bool]:
+        """Give a request within a call the view of its receiver; returns whether From and To changed."""
+        if direction == DOWN:
+            new_from, new_to = views.from_callee, views.to_callee
+            self.hide(message, views, call_id, record)
+        else:
+            new_from, new_to = views.to_caller, views.from_caller
+        if not self.automatic:
+            return False, False
+        return self.rewrite(message, new_from, new_to)
+
+    def rewrite(self, message: Message, new_from: bytes, new_to: bytes) -> tuple[bool, bool]:
+        keys, lines = message.keys, message.lines
+        if new_from:
+            i = keys.index(FROM)
+            lines[i] = b"From: " + new_from + lines[i][params_at(lines[i]) :]
+        if new_to:
+            i = keys.index(TO)
+            lines[i] = b"To: " + new_to + lines[i][params_at(lines[i]) :]
+        return bool(new_from), bool(new_to)
+
+    def hide(self, message: Message, views: Views, call_id: bytes, record: DialogRecord | None) -> None:
+        """What the caller sends never names it: fields removed in the first request stay away, so does the Contact user."""
+        if views.hidden:
+            keys = message.keys
+            for name in views.hidden_fields():
+                if name in keys:
+                    message.remove(name)
+        if views.contact:
+            self.hide_contacts(message, call_id, record)
+
+    def hide_contacts(self, message: Message, call_id: bytes, record: DialogRecord | None) -> None:
+        keys, lines = message.keys, message.lines
+        if CONTACT not in keys:
+            return
+        i = keys.index(CONTACT)
+        if record is not None and record.contact_line == lines[i] and keys.count(CONTACT) == 1:
+            lines[i] = record.hidden_line
+            return
+        for i, key in enumerate(keys):
+            if key is CONTACT:
+                hidden = hide_contact(lines[i], self.core.sealer, call_id)
+                if record is not None:
+                    record.contact_line, record.hidden_line = lines[i], hidden
+                lines[i] = hidden
+
+    def reveal_ruri(self, ruri: bytes, views: Views, direction: int, call_id: bytes) -> bytes:
+        """A request of the callee comes for the hidden Contact: put the real user back."""
+        if direction == UP and views.contact:
+            return reveal(ruri, self.core.sealer, call_id)
+        return ruri
+
+    def restore(self, context: ResponseContext) -> bool:
+        """`uac_restore_from`, `uac_restore_to` in manual mode."""
+        views = context.dialog_views
+        if views is None or not context.direction:
+            return False
+        if context.direction == DOWN:
+            pair = views.from_callee, views.to_callee
+        else:
+            pair = views.to_caller, views.from_caller
+        context.restore_from, context.restore_to = self.rewrite(context.message, *pair)
+        return True
+
+    # the life of a record
+    def on_request(self, record: DialogRecord, method: bytes, callee_tag: bytes, now: float) -> None:
+        """A request of the call goes on: a BYE may end it, anything else prolongs it."""
+        core = self.core
+        if method != b"BYE":
+            if record.answered:
+                record.expires_at = now + core.configuration.dialog_lifetime
+            return
+        record.tags.discard(callee_tag)
+        if record.answered and not record.tags:
+            record.over = True
+            record.expires_at = now + core.timers.timeout
+            self.end(record, 200, "OK", now)
+
+    def on_response(self, context: ResponseContext, record: DialogRecord, status: int, message: Message, now: float) -> None:
+        """Note who answered; hide the caller in its responses to requests of the callee."""
+        if context.direction:
+            if context.direction == UP:
+                self.hide(message, record.views, context._call_id, record)
+            return
+        if 200 <= status < 300:
+            record.tags.add(tag_of(message.line(TO)))
+            record.expires_at = now + self.core.configuration.dialog_lifetime
+            if not record.answered:
+                record.answered = True
+                if record.mark:
+                    self.core.events.append(CallAnswered(record.mark, now))
+
+    def end(self, record: DialogRecord, code: int, reason: str, now: float) -> None:
+        if record.mark:
+            self.core.events.append(CallEnded(record.mark, code, reason, now))
+            record.mark = ""

@@ -1,0 +1,62 @@
+"""One deadline out of many: a FIFO lane for each constant delay and a heap for the rest.
+
+Nearly every SIP timer is one of a dozen constants (RFC 3261 §17), so a lane is sorted by construction: arming is an append.
+Nothing is ever cancelled: an entry is stale once its owner's `due` moved on, and goes when its time comes.  A heap that holds
+32-second entries costs four times as much; a timer wheel drifts.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from typing import Protocol
+
+NEVER = float("inf")
+
+
+class TimerOwner(Protocol):
+    due: float
+
+    def on_timer(self, now: float) -> None: ...
+
+
+class TimerQueue:
+    __slots__ = ("_count", "heap", "lanes")
+
+    def __init__(self) -> None:
+        self.lanes: dict[float, deque[tuple[float, TimerOwner]]] = {}
+        self.heap: list[tuple[float, int, TimerOwner]] = []
+        self._count = 0
+
+    def arm(self, owner: TimerOwner, delay: float, now: float) -> None:
+        """Call `owner.on_timer` in `delay` seconds; only for delays out of a small fixed set (each has its lane)."""
+        when = owner.due = now + delay
+        lane = self.lanes.get(delay)
+        if lane is None:
+            lane = self.lanes[delay] = deque()
+        lane.append((when, owner))
+
+    def arm_at(self, owner: TimerOwner, when: float) -> None:
+        """Call `owner.on_timer` at any time."""
+        owner.due = when
+        self._count += 1
+        heapq.heappush(self.heap, (when, self._count, owner))
+
+    def next_at(self) -> float:
+        """Earliest entry, stale ones included; inf when there is none."""
+        at = min([lane[0][0] for lane in self.lanes.values() if lane], default=NEVER)
+        return min(at, self.heap[0][0]) if self.heap else at
+
+    def expire(self, now: float) -> None:
+        for lane in list(self.lanes.values()):
+            while lane and lane[0][0] <= now:
+                when, owner = lane.popleft()
+                if owner.due == when:
+                    owner.due = NEVER
+                    owner.on_timer(now)
+        heap = self.heap
+        while heap and heap[0][0] <= now:
+            when, _, owner = heapq.heappop(heap)
+            if owner.due == when:
+                owner.due = NEVER
+                owner.on_timer(now)

@@ -1,0 +1,101 @@
+"""The transaction layer: tables of transactions and how messages find theirs (RFC 3261 §17.1.3, §17.2.3)."""
+
+from __future__ import annotations
+
+from sipengine.counters import Counters
+from sipengine.exceptions import ParseError, TransportError
+from sipengine.message.fields import CALL_ID, CSEQ, FROM, VIA
+from sipengine.message.message import Message
+from sipengine.message.values import param, tag_of
+from sipengine.timerqueue import TimerQueue
+from sipengine.transaction.client import ClientTransaction
+from sipengine.transaction.server import ServerTransaction
+from sipengine.transaction.timers import Timers
+from sipengine.transport.flow import Flow
+from sipengine.transport.layer import TransportLayer
+
+COOKIE = b"z9hG4bK"
+
+
+class TransactionLayer:
+    def __init__(
+        self, transport: TransportLayer, queue: TimerQueue, timers: Timers, out: list[tuple[bytes, Flow]], counters: Counters,
+        tag_key: bytes,
+    ) -> None:
+        self.transport = transport
+        self.queue = queue
+        self.timers = timers
+        self.out = out
+        self.counters = counters
+        self.servers: dict[bytes, ServerTransaction] = {}
+        self.clients: dict[bytes, ClientTransaction] = {}
+        self.cancels: dict[bytes, ClientTransaction] = {}
+        self._tag_key = tag_key
+
+    def __len__(self) -> int:
+        return len(self.servers) + len(self.clients) + len(self.cancels)
+
+    def own_tag(self, key: bytes) -> bytes:
+        """To tag of our own answers: the same for each repetition of a request, unknown beforehand."""
+        return b"%016x" % (hash((self._tag_key, key)) & 0xFFFFFFFFFFFFFFFF)
+
+    def forget_client(self, client: ClientTransaction) -> None:
+        table = self.cancels if client.method == b"CANCEL" else self.clients
+        if table.get(client.branch) is client:
+            del table[client.branch]
+
+    def on_response(self, message: Message, flow: Flow, now: float) -> None:
+        """Give a response to its client transaction; one that matches none is dropped (RFC 6026 §7.3, RFC 4320 §4.2).
+
+        Raises ParseError or ValueError for what is no proper response.
+        """
+        start = message.start
+        status = int(start[8:11])
+        if not 100 <= status <= 699 or start[11:12] not in (b" ", b""):
+            raise ParseError("a status line holds no status code")
+        keys, lines = message.keys, message.lines
+        i = keys.index(VIA)
+        via_line = lines[i]
+        branch = self.transport.own_branch(via_line, flow)
+        words = lines[keys.index(CSEQ)].rsplit(None, 1)
+        method = words[-1]
+        client = self.cancels.get(branch) if method == b"CANCEL" else self.clients.get(branch)
+        if client is None or client.method != method:
+            self.counters.stray += 1
+            return
+        _, comma, more = via_line.partition(b",")
+        if comma:
+            lines[i] = b"Via:" + more
+        else:
+            del lines[i], keys[i]
+        client.receive(status, message, now)
+
+    def flow_failed(self, flow: Flow, error: TransportError, now: float) -> None:
+        """Requests that went over this flow are answered as by 503 (§17.1.4); UDP: all to that address."""
+        remote, listener = flow.remote, flow.listener
+        for table in (self.clients, self.cancels):
+            for client in list(table.values()):
+                sent = client.flow
+                if sent is flow or (not flow.reliable and sent.remote == remote and sent.listener is listener):
+                    client.fail(error, now)
+
+
+def base_key(message: Message, via_line: bytes, sent_by: bytes, ruri: bytes) -> bytes:
+    """What identifies a request's transaction up to its method: branch and sent-by, or the fields of RFC 2543 (§17.2.3).
+
+    `via_line` is the line as received, before `received` and `rport` were noted.
+    """
+    i = via_line.find(b";branch=z9hG4bK")
+    first = via_line
+    if i >= 0 and b"," not in via_line:
+        j = via_line.find(b";", i + 15)
+        branch = via_line[i + 8 :] if j < 0 else via_line[i + 8 : j]
+    else:
+        first = via_line.partition(b",")[0]
+        branch = param(first.partition(b";")[2], b"branch") or b""
+    branch = branch.strip()
+    if len(branch) > len(COOKIE) and branch[:7].lower() == b"z9hg4bk":
+        return branch + b" " + sent_by
+    line = message.line
+    number = line(CSEQ).partition(b":")[2].split()[0]
+    return b"|".join((ruri, tag_of(line(FROM)), line(CALL_ID), number, first))

@@ -1,0 +1,200 @@
+"""The transport layer without its sockets: our names, flows, Via on receipt, where responses go (RFC 3261 §18, RFC 3581).
+
+`maddr` in Via is deliberately not followed: it would let anybody aim our responses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sipengine.exceptions import LocalProtocolError, ParseError, TransportError
+from sipengine.message.fields import CACHE_LIMIT
+from sipengine.message.message import Message, value_of
+from sipengine.message.uri import split_host_port
+from sipengine.message.values import Via, split_list, split_params
+from sipengine.transport.flow import Address, Flow, Listener
+
+LocalAddress = Callable[[str, str], str]
+"""`(transport, remote host) → local host` that the route to it uses; the host asks the kernel."""
+
+MAX_FLOWS = 16384
+WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, never bound here
+
+
+def no_local_address(transport: str, remote_host: str) -> str:
+    raise LocalProtocolError("a listener on a wildcard address needs local_address")
+
+
+def host_port(host: str, port: int) -> bytes:
+    return b"[%b]:%d" % (host.encode(), port) if ":" in host else b"%b:%d" % (host.encode(), port)
+
+
+class TransportLayer:
+    def __init__(self, local_address: LocalAddress) -> None:
+        self.listeners: list[Listener] = []
+        self.own: set[tuple[bytes, int]] = set()
+        """Names by which a URI or a sent-by is ours: host in lower case and port."""
+        self._local_address = local_address
+        self._local: dict[tuple[str, str], str] = {}
+        self._names: dict[tuple[str, bytes], tuple[bytes, bytes]] = {}
+        self._peers: dict[bytes, tuple[bytes, str, int]] = {}
+
+    # listeners and flows
+    def add_listener(self, transport: str, host: str, port: int, sent_by: bytes | None = None) -> Listener:
+        if sent_by is None:
+            sent_by = b"" if host in WILDCARDS else host_port(host, port)
+        listener = Listener(transport, host, port, sent_by)
+        self.listeners.append(listener)
+        if host not in WILDCARDS:
+            self._own(host_port(host, port))
+        if sent_by:
+            self._own(sent_by)
+        return listener
+
+    def _own(self, sent_by: bytes) -> None:
+        host, port = split_host_port(sent_by)
+        self.own.add((host.lower(), port or 5060))
+
+    def add_alias(self, name: str) -> None:
+        self._own(name.encode())
+
+    def is_own(self, host: bytes, port: int | None) -> bool:
+        return (host.lower(), port or 5060) in self.own
+
+    def flow_for(self, listener: Listener, remote: Address) -> Flow:
+        """UDP: the flow to that address.  Stream: the live connection to it, or a new flow that the host opens when it sends."""
+        flow = listener.flows.get(remote)
+        if flow is not None and not flow.closed:
+            return flow
+        flow = Flow(listener, remote)
+        self.name(flow)
+        if listener.transport == "udp" and len(listener.flows) >= MAX_FLOWS:
+            listener.flows.clear()
+        listener.flows[remote] = flow
+        return flow
+
+    def name(self, flow: Flow) -> None:
+        """Fill in what we are called towards the flow's remote."""
+        listener = flow.listener
+        sent_by = listener.sent_by
+        if not sent_by:
+            sent_by = host_port(self._local_host(listener.transport, flow.remote[0]), listener.port)
+            self._own(sent_by)
+        key = (listener.transport, sent_by)
+        names = self._names.get(key)
+        if names is None:
+            secure = b"" if listener.transport == "udp" else b";transport=%b" % listener.transport.encode()
+            via = b"Via: SIP/2.0/%b %b;branch=z9hG4bK" % (listener.transport.upper().encode(), sent_by)
+            names = self._names[key] = (via, b"<sip:%b%b;lr" % (sent_by, secure))
+        flow.sent_by = sent_by
+        flow.via, flow.route = names
+
+    def _local_host(self, transport: str, remote_host: str) -> str:
+        key = (transport, remote_host)
+        host = self._local.get(key)
+        if host is None:
+            host = self._local_address(transport, remote_host)
+            if len(self._local) >= CACHE_LIMIT:
+                self._local.clear()
+            self._local[key] = host
+        return host
+
+    def listener_for(self, transport: str, remote_host: str, preferred: Listener | None = None) -> Listener:
+        """Choose the listener from which `remote_host` is reached; TransportError when none has that transport and family."""
+        v6 = ":" in remote_host
+        if preferred is not None and preferred.transport == transport and (":" in preferred.host) == v6:
+            return preferred
+        candidates = [x for x in self.listeners if x.transport == transport and (":" in x.host) == v6]
+        if not candidates:
+            raise TransportError(f"no listener for {transport} to {remote_host}; add one to TRUNKMGR_SIP_LISTEN")
+        if len(candidates) > 1 and self._local_address is not no_local_address:
+            local = self._local_host(transport, remote_host)
+            for listener in candidates:
+                if listener.host == local:
+                    return listener
+        return candidates[0]
+
+    def close(self, flow: Flow) -> None:
+        flow.closed = True
+        if flow.listener.flows.get(flow.remote) is flow:
+            del flow.listener.flows[flow.remote]
+
+    # requests received
+    def receive_via(self, message: Message, position: int, flow: Flow) -> tuple[bytes, Flow]:
+        """Note where a request came from in its top Via (§18.2.1, RFC 3581 §4).
+
+        Returns the sent-by in lower case and the flow on which responses go (§18.2.2).
+        """
+        line = message.lines[position]
+        first, comma, more = line.partition(b",")
+        sent, _, rest = first.partition(b";")
+        peer = self._peers.get(sent)
+        if peer is None:
+            peer = self._learn_peer(sent)
+        sent_by, host, port = peer
+        remote = flow.remote
+        if b"rport" in rest or b"received" in rest:
+            k = first.find(b";rport;")
+            if k >= 0 and b"received" not in rest:
+                address = remote[0].encode()
+                line = b"%b;received=%b;rport=%d%b" % (first[:k], address, remote[1], first[k + 6 :])
+            else:
+                line, answer_to_source = _fill_via(sent, rest, remote)
+                if not answer_to_source:
+                    message.lines[position] = line + comma + more
+                    return sent_by, self._reply_flow(flow, remote, port)
+            message.lines[position] = line + comma + more
+            return sent_by, flow
+        if host != remote[0]:
+            message.lines[position] = first + b";received=" + remote[0].encode() + comma + more
+            return sent_by, self._reply_flow(flow, remote, port)
+        return sent_by, flow if port == remote[1] else self._reply_flow(flow, remote, port)
+
+    def _reply_flow(self, flow: Flow, remote: Address, port: int) -> Flow:
+        return flow if flow.reliable else self.flow_for(flow.listener, (remote[0], port))
+
+    def _learn_peer(self, sent: bytes) -> tuple[bytes, str, int]:
+        via = Via.parse(value_of(sent))
+        port = via.port or (5061 if via.transport == b"TLS" else 5060)
+        host = via.host.strip(b"[]").decode("ascii", "replace")
+        peer = (b"%b:%d" % (via.host.lower(), port), host, port)
+        if len(self._peers) < CACHE_LIMIT:
+            self._peers[sent] = peer
+        return peer
+
+    def reply_flow_of(self, via_line: bytes, closed: Flow) -> Flow:
+        """A new connection for a response whose own connection ended: source address and sent-by port (§18.2.2)."""
+        via = Via.parse(split_list(value_of(via_line))[0])
+        return self.flow_for(closed.listener, (closed.remote[0], via.port or 5060))
+
+    # responses received
+    def own_branch(self, via_line: bytes, flow: Flow) -> bytes:
+        """Branch behind the magic cookie when the top Via value is ours, else ParseError (§18.1.2)."""
+        prefix = flow.via
+        if via_line.startswith(prefix):
+            branch = via_line[len(prefix) :]
+            i = branch.find(b";")
+            if i >= 0:
+                branch = branch[:i]
+            return branch.partition(b",")[0].strip()
+        via = Via.parse(split_list(value_of(via_line))[0])
+        if not self.is_own(via.host, via.port):
+            raise ParseError("the top Via of a response is not ours")
+        return via.branch[7:]
+
+
+def _fill_via(sent: bytes, rest: bytes, remote: Address) -> tuple[bytes, bool]:
+    """The general case: `received` and `rport` that a client filled itself are overwritten."""
+    parts = [sent]
+    rport = False
+    for name, value in split_params(rest):
+        if name == b"received":
+            continue
+        if name == b"rport":
+            rport = True
+            continue
+        parts.append(name if value is None else name + b"=" + value)
+    parts.append(b"received=" + remote[0].encode())
+    if rport:
+        parts.append(b"rport=%d" % remote[1])
+    return b";".join(parts), rport

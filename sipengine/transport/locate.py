@@ -1,0 +1,76 @@
+"""Where a URI leads: numeric hosts at once, names by asking the host (RFC 3263 §4 is the host's resolver)."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import deque
+from collections.abc import Callable
+
+from sipengine.events import Event, ResolutionWanted, Target
+from sipengine.exceptions import ParseError, ResolutionError
+from sipengine.message.fields import CACHE_LIMIT
+from sipengine.message.uri import SipUri
+
+OnTargets = Callable[["list[Target] | ResolutionError", float], None]
+_Key = tuple[str, "int | None", "str | None", bool]
+
+
+class Locator:
+    def __init__(self, events: deque[Event]) -> None:
+        self._events = events
+        self._numeric: dict[bytes, list[Target]] = {}
+        self._waiting: dict[_Key, list[OnTargets]] = {}
+
+    def known(self, uri: bytes) -> list[Target] | None:
+        """Targets of a URI that needs no resolver and was asked for before."""
+        return self._numeric.get(uri)
+
+    def locate(self, uri: bytes | str, on_targets: OnTargets, now: float) -> None:
+        """Call `on_targets` at once, or when the host answered the event."""
+        if isinstance(uri, str):
+            uri = uri.encode()
+        targets = self._numeric.get(uri)
+        if targets is not None:
+            on_targets(targets, now)
+            return
+        try:
+            parsed = SipUri.parse(uri)
+        except ParseError as error:
+            on_targets(ResolutionError(f"{uri.decode(errors='replace')}: {error}"), now)
+            return
+        except Exception as error:
+            on_targets(ResolutionError(str(error)), now)
+            return
+        host = parsed.host.strip(b"[]").decode("ascii", "replace").lower()
+        secure = parsed.scheme == b"sips"
+        wanted = parsed.param(b"transport")
+        transport = wanted.decode("ascii", "replace").lower() if wanted else None
+        if is_numeric(host):
+            port = parsed.port or (5061 if secure else 5060)
+            targets = [Target(transport or ("tls" if secure else "udp"), (host, port))]
+            if len(self._numeric) < CACHE_LIMIT:
+                self._numeric[uri] = targets
+            on_targets(targets, now)
+            return
+        key = (host, parsed.port, transport, secure)
+        waiting = self._waiting.get(key)
+        if waiting is not None:
+            waiting.append(on_targets)
+            return
+        self._waiting[key] = [on_targets]
+        self._events.append(ResolutionWanted(host, parsed.port, transport, secure))
+
+    def resolved(self, query: ResolutionWanted, targets: list[Target] | ResolutionError, now: float) -> None:
+        key = (query.host, query.port, query.transport, query.secure)
+        if not isinstance(targets, ResolutionError) and not targets:
+            targets = ResolutionError(f"{query.host} has no address")
+        for on_targets in self._waiting.pop(key, ()):
+            on_targets(targets, now)
+
+
+def is_numeric(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

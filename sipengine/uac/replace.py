@@ -1,0 +1,35 @@
+"""uac_replace_from and uac_replace_to: the new name-addr of a From or To (kamailio-uac g.1).
+
+Tags and other header parameters are never touched here.
+"""
+
+from __future__ import annotations
+
+from sipengine.exceptions import LocalProtocolError
+from sipengine.message.values import NameAddr
+
+_WORDS = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.!%*_+`'~ ")
+
+
+def replaced(current: bytes, display: bytes | None, uri: bytes) -> bytes:
+    """The name-addr that stands for `current`.
+
+    `display`: None leaves it, b"" removes it.  `uri`: b"" leaves it.  Raises LocalProtocolError for what would break its line.
+    """
+    if display is None or not uri:
+        old = NameAddr.parse(current)
+        display = old.display if display is None else display
+        uri = uri or old.uri
+    for text in (display, uri):
+        if b"\r" in text or b"\n" in text or b"\0" in text:
+            raise LocalProtocolError("a display name or URI holds CR, LF or NUL")
+    if b"<" in uri or b">" in uri or b" " in uri or b":" not in uri:
+        raise LocalProtocolError(f"{uri.decode(errors='replace')} is no URI for From or To")
+    return b"%b <%b>" % (quoted(display), uri) if display else b"<%b>" % uri
+
+
+def quoted(display: bytes) -> bytes:
+    """A display name as it may stand in front of '<': tokens and quoted strings as they are, the rest quoted."""
+    if _WORDS.issuperset(display) or (len(display) > 1 and display[:1] == b'"' and display[-1:] == b'"'):
+        return display
+    return b'"' + display.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'

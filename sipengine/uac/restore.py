@@ -1,0 +1,171 @@
+"""How a call's identities travel in our Record-Route, and how they come back from a Route (kamailio-uac g.2, g.3).
+
+`sealed` carries both views under authenticated encryption; `kamailio` is the seed module's XOR and base64, bit for bit, which
+hides nothing.  Where to put what is read is `proxy.within`'s.
+"""
+
+from __future__ import annotations
+
+import binascii
+from dataclasses import dataclass
+from typing import Protocol
+
+from sipengine.counters import Counters
+from sipengine.dialog.seal import Sealer
+from sipengine.dialog.views import MAX_TOKEN, Views, bound_to, pack, unpack
+from sipengine.exceptions import RemoteProtocolError
+from sipengine.message.values import name_addr_of, tag_of, uri_of
+
+_KAMAILIO = bytes.maketrans(b"=", b"-")
+_BASE64 = bytes.maketrans(b"-", b"=")
+
+
+class ForgedToken(RemoteProtocolError):
+    """A restore token that is not ours, altered, or of another call."""
+
+    status = 403
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What a token said about the call of a request."""
+
+    views: Views
+    downstream: bool
+    """From caller to callee."""
+    key: str = ""
+    """Key of the call's events."""
+    whole: bool = True
+    """Whether both directions can be translated with it (not so with the `kamailio` codec)."""
+
+
+class RestoreCodec(Protocol):
+    def write(self, views: Views, call_id: bytes, caller_tag: bytes, key: str) -> bytes:
+        """Record-Route parameters with their leading ';', b"" when nothing is to be carried."""
+
+    def present(self, params: bytes) -> bytes:
+        """The parameters of a Route that are this codec's, b"" without any."""
+
+    def read(self, params: bytes, call_id: bytes, from_line: bytes, to_line: bytes) -> Recovered | None:
+        """Raises ForgedToken."""
+
+
+def store_param(params: bytes, marker: bytes) -> bytes:
+    """Value behind `;name=`."""
+    i = params.find(marker)
+    if i < 0:
+        return b""
+    i += len(marker)
+    end = params.find(b";", i)
+    return params[i:] if end < 0 else params[i:end]
+
+
+class SealedCodec:
+    """One token for both headers, in the parameter of From; in that of To where only To was replaced."""
+
+    def __init__(self, sealer: Sealer, from_param: str, to_param: str, counters: Counters) -> None:
+        self._sealer = sealer
+        self._from = b";%b=" % from_param.encode()
+        self._to = b";%b=" % to_param.encode()
+        self._counters = counters
+
+    def write(self, views: Views, call_id: bytes, caller_tag: bytes, key: str) -> bytes:
+        plain = pack(views, key.encode())
+        token = b"" if plain is None else self._sealer.seal(plain, bound_to(call_id, caller_tag))
+        if not token or len(token) > MAX_TOKEN:
+            self._counters.token_too_long += 1
+            return b""
+        return (self._to if views.to_callee and not views.from_callee else self._from) + token
+
+    def present(self, params: bytes) -> bytes:
+        for marker in (self._from, self._to):
+            value = store_param(params, marker)
+            if value:
+                return marker + value
+        return b""
+
+    def read(self, params: bytes, call_id: bytes, from_line: bytes, to_line: bytes) -> Recovered | None:
+        token = store_param(params, self._from) or store_param(params, self._to)
+        if not token:
+            return None
+        for line, downstream in ((from_line, True), (to_line, False)):
+            plain = self._sealer.open(token, bound_to(call_id, tag_of(line)))
+            if plain is not None:
+                views, key = unpack(plain)
+                return Recovered(views, downstream, key.decode())
+        raise ForgedToken("a restore token does not belong to this call")
+
+
+class KamailioCodec:
+    """`vsf` and `vst` as Kamailio's uac module writes them; the direction comes from `ftag`, as its rr module does it."""
+
+    def __init__(self, password: str, from_param: str, to_param: str) -> None:
+        self._password = password.encode()
+        self._from = b";%b=" % from_param.encode()
+        self._to = b";%b=" % to_param.encode()
+
+    def write(self, views: Views, call_id: bytes, caller_tag: bytes, key: str) -> bytes:
+        params = b""
+        if views.from_callee:
+            params += self._from + self.encode(uri_of(views.from_caller), uri_of(views.from_callee))
+        if views.to_callee:
+            params += self._to + self.encode(uri_of(views.to_caller), uri_of(views.to_callee))
+        return b";ftag=" + caller_tag + params if params else b""
+
+    def present(self, params: bytes) -> bytes:
+        return b"".join([m + v for m in (b";ftag=", self._from, self._to) if (v := store_param(params, m))])
+
+    def read(self, params: bytes, call_id: bytes, from_line: bytes, to_line: bytes) -> Recovered | None:
+        vsf, vst = store_param(params, self._from), store_param(params, self._to)
+        if not vsf and not vst:
+            return None
+        ftag = store_param(params, b";ftag=")
+        downstream = not ftag or tag_of(from_line) == ftag
+        # Downstream vsf is of From and vst of To; upstream they change places.
+        of_from = self._other(vsf if downstream else vst, from_line)
+        of_to = self._other(vst if downstream else vsf, to_line)
+        if downstream:
+            views = Views(b"", of_from, b"", of_to)
+        else:
+            views = Views(of_to, b"", of_from, b"")
+        return Recovered(views, downstream, whole=False)
+
+    def _other(self, value: bytes, line: bytes) -> bytes:
+        """The header's name-addr with the URI that the value yields for the one seen now, b"" when nothing is to change."""
+        if not value:
+            return b""
+        seen = uri_of(line)
+        other = self.decode(value, seen)
+        return name_addr_of(line).replace(seen, other) if other else b""
+
+    def encode(self, original: bytes, new: bytes) -> bytes:
+        longer, shorter = (original, new) if len(original) > len(new) else (new, original)
+        mixed = bytearray(longer)
+        for i, byte in enumerate(shorter):
+            mixed[i] ^= byte
+        return binascii.b2a_base64(self._xor_password(mixed), newline=False).translate(_KAMAILIO)
+
+    def decode(self, value: bytes, seen: bytes) -> bytes:
+        """The URI that `value` holds besides `seen`; b"" where the seed module changes nothing either."""
+        try:
+            mixed = self._xor_password(bytearray(binascii.a2b_base64(value.translate(_BASE64))))
+        except binascii.Error:
+            return b""
+        if not mixed or len(seen) > len(mixed):
+            return b""
+        for i, byte in enumerate(seen):
+            mixed[i] ^= byte
+            if not mixed[i]:
+                return _printable(bytes(mixed[:i]))
+        return _printable(bytes(mixed))
+
+    def _xor_password(self, data: bytearray) -> bytearray:
+        password = self._password
+        if password:
+            for i in range(len(data)):
+                data[i] ^= password[i % len(password)]
+        return data
+
+
+def _printable(uri: bytes) -> bytes:
+    return uri if all(32 <= byte < 127 for byte in uri) else b""
