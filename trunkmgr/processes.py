@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 from celery import beat
@@ -135,6 +135,23 @@ def _bound(host: str, port: int) -> socket.socket:
     return listener
 
 
+class Part(Protocol):
+    """A part of the embedded set-up that lives in a thread of its own."""
+
+    name: str
+
+    @property
+    def alive(self) -> bool: ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+#: The parts that shall run in this process; /healthz looks at them.
+PARTS: list[Part] = []
+
+
 class CeleryThread:
     """The Celery worker of the embedded set-up.
 
@@ -198,11 +215,11 @@ class BeatThread:
             self._service.join(THREAD_GRACE)
 
 
-async def watch(threads: list[CeleryThread | BeatThread]) -> None:
-    """Start a thread again that ended by itself; nobody else would notice until registrations are late."""
+async def watch() -> None:
+    """Start a part again that ended by itself; nobody else would notice until registrations are late."""
     while True:
         await asyncio.sleep(WATCH)
-        for thread in threads:
-            if not thread.alive:
-                log.error("The thread %s ended by itself and is started again.", thread.name)
-                await asyncio.to_thread(thread.start)
+        for part in PARTS:
+            if not part.alive:
+                log.error("The thread %s ended by itself and is started again.", part.name)
+                await asyncio.to_thread(part.start)

@@ -64,9 +64,10 @@ class TrunkRouting(SipConsumer):
             raise Reject(403, "Outbound calls are not offered")
 
     def within_dialog(self, context: Any) -> None:
-        """Follow the route set of a call that stands; nobody else may name a target through us."""
+        """Relay along the route set; comes here in restore_mode manual only, elsewhere the engine does this itself."""
         if not context.is_in_dialog():
             raise Reject(481, "Call/Transaction Does Not Exist")
+        context.uac_restore_from()
         context.t_relay()
 
     def from_provider(self, context: Any) -> None:

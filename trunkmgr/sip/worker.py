@@ -19,13 +19,13 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 
 from sipengine.asgi import AsgiApplication
-from sipengine.asyncio.server import SipServer
+from sipengine.asyncio.server import SipServer, local_address
 from sipengine.asyncio.tasks import HookSteps
 from sipengine.configuration import Configuration
 from sipengine.endpoint import Endpoint
 from sipengine.events import RegistrationChanged, Target
 from sipengine.exceptions import ResolutionError
-from trunkmgr import live
+from trunkmgr import live, processes
 from trunkmgr.models import Node, Order
 from trunkmgr.services import nodes
 from trunkmgr.services import orders as order_rows
@@ -72,7 +72,7 @@ class SipWorker(Worker):
                 seal_keys=settings.SEAL_KEYS, reg_contact_addr=env.reg_contact_addr,
             ),
             application=AsgiApplication(self.middleware, self.steps.step),
-            admission=self.admission.admits, entropy=os.urandom,
+            admission=self.admission.admits, entropy=os.urandom, local_address=local_address,
         )
         self.server = SipServer(self.endpoint, list(env.sip_listen), self._on_events)
         self.clock = Clock(self.server.now)
@@ -87,6 +87,20 @@ class SipWorker(Worker):
         self._layer = Outage(log, "The channel layer", "Calls and registrations go on; wake-ups and plans wait.")
 
     # start and stop
+
+    def run(self) -> None:
+        """Run as a process of its own until SIGTERM (the stock one knows Ctrl-C only, and cuts calls off)."""
+        processes.run(self._process)
+
+    async def _process(self, stop: asyncio.Event) -> None:
+        await self.start()
+        serving = asyncio.create_task(self.arun(), name="sip")
+        print(f"trunkmgr ready: SIP {self.sockets} · accounts {self.accounts}", flush=True)  # noqa: T201
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait([stopping, serving], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        await self.drain()
+        await serving
 
     async def start(self) -> None:
         """Take the name, open the sockets, take up every registration; raises what keeps it from running."""
@@ -164,7 +178,8 @@ class SipWorker(Worker):
 
     def get_or_create_application_instance(self, scope_id: str, scope: dict[str, Any]) -> asyncio.Queue[Any]:
         """Let the control consumer find its worker."""
-        return super().get_or_create_application_instance(scope_id, {**scope, "sip.worker": self})  # type: ignore[no-any-return]
+        queue: asyncio.Queue[Any] = super().get_or_create_application_instance(scope_id, {**scope, "sip.worker": self})
+        return queue
 
     async def application_exception(self, exception: BaseException, application_details: Any) -> None:
         """A consumer that fell over is made anew with the next message."""
