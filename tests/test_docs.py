@@ -1,0 +1,107 @@
+"""The pages under docs/ say nothing that is not so: names, files and tests they name exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+UAC = ROOT / "docs" / "uac.md"
+
+STATES = ("works", "built", "replaced", "not yet")
+
+#: Every name of the seed module, read from its source at version 6.2.
+SEED = {
+    "Parameters": """rr_from_store_param rr_to_store_param restore_mode restore_dlg restore_passwd restore_from_avp
+        restore_to_avp credential auth_realm_avp auth_username_avp auth_password_avp reg_db_url reg_db_table
+        reg_contact_addr reg_timer_interval reg_retry_interval reg_random_delay reg_keep_callid reg_active
+        reg_gc_interval reg_hash_size reg_use_domain default_socket event_callback reload_delta""".split(),
+    "Functions": re.findall(r"\w+(?:\([^)]*\))?", """uac_replace_from(display, uri) uac_replace_from(uri)
+        uac_restore_from() uac_replace_to(display, uri) uac_restore_to() uac_auth() uac_auth(mode) uac_auth_mode(mode)
+        uac_req_send() uac_reg_lookup(uuid, dst) uac_reg_lookup_uri(uri, dst) uac_reg_status(uuid)
+        uac_reg_request_to(user, mode) uac_reg_enable(attr, val) uac_reg_disable(attr, val) uac_reg_refresh(l_uuid)
+        uac_reg_send_register(attr, val) uac_reg_send_unregister(attr, val) bind_uac"""),
+    "Variables and event route": [
+        *(f"$uac_req({key})" for key in """all method ruri furi turi ftag ttag ouri hdrs body callid cseqno sock auser
+            apasswd flags evroute evparam evcode evtype fr_timeout fr_inv_timeout""".split()),
+        "event_route[uac:reply]",
+    ],
+    "RPC commands": [f"uac.reg_{name}" for name in """dump info enable disable reload refresh add remove active register
+        unregister""".split()],
+    "Counters": "regtotal regactive regdisabled".split(),
+    "Columns of `uacreg`": """id l_uuid l_username l_domain r_username r_domain realm auth_username auth_password
+        auth_ha1 auth_proxy expires flags reg_delay contact_addr contact_user socket""".split(),
+}
+COUNTS = {
+    "Parameters": 25, "Functions": 19, "Variables and event route": 23, "RPC commands": 11, "Counters": 3,
+    "Columns of `uacreg`": 17,
+}
+
+
+def tables() -> dict[str, list[list[str]]]:
+    """The rows of the tables under each second-level heading of docs/uac.md, without head and rule."""
+    found: dict[str, list[list[str]]] = {}
+    section = ""
+    for line in UAC.read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "):
+            section = line[3:]
+            found[section] = []
+        elif section and line.startswith("| `"):
+            found[section].append([cell.strip() for cell in line.strip("|").split("|")])
+    return found
+
+
+ROWS = [row for rows in tables().values() for row in rows]
+
+
+@cache
+def names_of_tests(path: Path) -> frozenset[str]:
+    """Node ids of a test file, without the path: `test_x` and `TestX::test_y`."""
+    names: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.ClassDef):
+            names |= {
+                f"{node.name}::{inner.name}" for inner in node.body
+                if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef)
+            }
+    return frozenset(name for name in names if name.rpartition("::")[2].startswith("test"))
+
+
+def quoted(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+@pytest.mark.parametrize("section", SEED)
+def test_every_name_of_the_seed_stands_in_the_table(section: str) -> None:
+    assert [quoted(row[0])[0] for row in tables()[section]] == SEED[section]
+    assert len(SEED[section]) == COUNTS[section]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_a_row_is_true(row: list[str]) -> None:
+    name, ours, where, test, state = row
+    assert state in STATES
+    assert ours, f"{name} says nothing of ours"
+    for path in quoted(where):
+        assert (ROOT / path).is_file(), f"{name} names {path}, which does not exist"
+    for node in quoted(test):
+        path, _, inner = node.partition("::")
+        assert (ROOT / path).is_file(), f"{name} names {path}, which does not exist"
+        assert inner in names_of_tests(ROOT / path), f"{name} names the test {node}, which does not exist"
+    if state == "works":
+        assert quoted(test), f"{name} is said to work, and no test says so"
+    if state in ("works", "built"):
+        assert quoted(where), f"{name} is said to be there, and no file is named"
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}, which does not exist"
