@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import connection
 
 from trunkmgr.exceptions import UndecryptableSecret
@@ -189,6 +189,16 @@ class TestRotation:
         settings.FIELD_KEYS = [OTHER_KEY]
         assert rotate_secrets() == (0, 1)
         assert column() == before
+        with pytest.raises(CommandError, match="1 secret is opened by no key and left as it is"):
+            call_command("rotate_secrets", stdout=io.StringIO())
+
+    def test_the_command_says_how_many(self) -> None:
+        make()
+        write_column("clear")
+        out = io.StringIO()
+        call_command("rotate_secrets", stdout=out)
+        assert out.getvalue() == "1 secret was re-encrypted.\n"
+        assert column()[0].startswith(PREFIX)
 
     @pytest.mark.django_db(transaction=True)
     def test_a_concurrent_save_wins(self, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
