@@ -18,7 +18,7 @@ run: $(VENV)/.ready  ## Start everything in one process (settings: .env, see .en
 	@set -a; if [ -f .env ]; then . ./.env; fi; set +a; exec $(BIN)/python manage.py up
 
 demo: $(VENV)/.ready  ## The same with a simulated provider and PBX, and a call every few seconds
-	@exec $(BIN)/python manage.py up --demo
+	@exec $(BIN)/python -m simulation.demo
 
 test: $(VENV)/.ready-dev  ## Run all tests (real peers where they are installed)
 	@exec $(BIN)/pytest $(ARGS)
