@@ -24,7 +24,7 @@ pids() { local main; main=$(cat "$PIDF" 2>/dev/null) || return 0; [ -d /proc/"$m
 
 case "${1:-}" in
  prepare)
-  make -s -C "$ROOT" .venv/run.stamp
+  make -s -C "$ROOT" .venv/.ready
   rm -rf "$R/trunkmgr"; mkdir -m 700 "$R/trunkmgr"
   manage migrate --noinput -v 0
   manage provider set bench --domain 127.0.0.1 --proxy sip:127.0.0.1:5070 --address 127.0.0.1
