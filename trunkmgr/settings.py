@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import environ
@@ -140,6 +141,8 @@ USE_I18N = False
 STATIC_URL = "/static/"
 # Files are served from where they are installed: no collectstatic step, and no STATIC_ROOT.
 WHITENOISE_USE_FINDERS = True
+# Whitenoise reads its (small) files at once, also under ASGI; nothing is left to do about it.
+warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
 
 LOGGING = {
     "version": 1,
@@ -154,6 +157,8 @@ LOGGING = {
         "sip.trace": {"level": "CRITICAL"},
         "django": {"level": "INFO", "handlers": [], "propagate": True},
         "django.server": {"handlers": [], "propagate": True},
+        # A page that is not there is the visitor's affair.
+        "django.request": {"level": "ERROR"},
         "celery": {"level": "WARNING"},
         "uvicorn": {"level": "WARNING"},
     },
@@ -163,8 +168,12 @@ UNFOLD = {
     "SITE_TITLE": "trunkmgr",
     "SITE_HEADER": "trunkmgr",
     "SITE_URL": "/status/",
+    "SITE_ICON": lambda request: f"{STATIC_URL}trunkmgr/icon.svg",
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: f"{STATIC_URL}trunkmgr/icon.svg"},
+    ],
     "SHOW_HISTORY": True,
-    "SHOW_VIEW_ON_SITE": False,
+    "SHOW_VIEW_ON_SITE": True,
     "SIDEBAR": {
         "show_search": False,
         "show_all_applications": False,

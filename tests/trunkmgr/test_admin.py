@@ -79,6 +79,14 @@ def test_a_new_account_needs_three_values(web: Client) -> None:
     assert "No next hop" not in response.content.decode()
 
 
+def test_removing_a_secret_is_offered_only_where_one_is_stored(web: Client) -> None:
+    assert "clear_password" not in web.get(reverse(ADD)).content.decode()
+    page = web.get(change_url(stored())).content.decode()
+    assert "clear_password" in page
+    assert "clear_ha1" not in page
+    assert reverse("status:trunk", args=["uuid-1"]) in page
+
+
 def test_a_missing_next_hop_is_said(web: Client) -> None:
     response = web.post(reverse(ADD), fields(), follow=True)
     assert "No next hop is set for pbx.example" in response.content.decode()

@@ -8,6 +8,7 @@ from django.contrib import admin, messages
 from django.db import transaction
 from django.db.models import F, QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils import timezone
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
@@ -55,11 +56,12 @@ class UacRegAdmin(ModelAdmin):
         "registration__state", EnabledFilter, "options__provider", "l_domain", "options__inbound_identity",
     )
     list_per_page = 100
+    ordering = ("l_username", "l_domain", "l_uuid")
     actions = ("enable", "disable", "register_now", "unregister")
     fieldsets = (
         (None, {"fields": ("enabled", "provider", ("r_username", "r_domain"), ("auth_password", "clear_password"))}),
         ("Inbound calls", {"fields": (("l_username", "l_domain"), "inbound_identity")}),
-        ("Signing in", {
+        ("Authentication", {
             "classes": ("collapse",), "fields": ("auth_username", "realm", ("auth_ha1", "clear_ha1")),
         }),
         ("Registration", {
@@ -74,6 +76,19 @@ class UacRegAdmin(ModelAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("l_uuid",) if obj else ()
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Offer to remove a secret only where one is stored."""
+        pairs = {("auth_password", "clear_password"), ("auth_ha1", "clear_ha1")}
+        return [
+            (title, {**about, "fields": tuple(
+                item[0] if item in pairs and not (obj and getattr(obj, item[0])) else item for item in about["fields"]
+            )})
+            for title, about in self.fieldsets
+        ]
+
+    def view_on_site(self, obj: UacReg) -> str:
+        return reverse("status:trunk", args=[obj.l_uuid])
 
     @display(description="Local", ordering="l_username")
     def local(self, account: UacReg) -> str:
