@@ -143,6 +143,10 @@ CAUSES: dict[str, Cause] = {
         Shown.UNKNOWN, "No worker", "No SIP worker has taken this trunk yet.",
         "Check that the service runs: make run, or manage.py runsip.",
     ),
+    "lapsed": Cause(
+        Shown.UNKNOWN, "Not renewed", "The registration ran out, and {worker} has told nothing since.",
+        "Press Register now. Still so? Look into the log of the worker.",
+    ),
     "beat_late": Cause(
         Shown.UNKNOWN, "Beat late", "Last news from {worker} is {silence} old.", "Wait. Over 10 s it becomes Unknown.",
     ),

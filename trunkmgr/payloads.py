@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +23,8 @@ from trunkmgr.models.registration import State
 #: Seconds without a heartbeat after which nobody watches a trunk any more, and after which its news are late.
 SILENT = 10.0
 LATE = 6.0
+#: Seconds after its end in which a binding may still turn out to be renewed.
+LAPSED = 5.0
 #: Rows of one snapshot message: about 3 ms of compression, so that calls in the same loop do not wait.
 ROWS_PER_MESSAGE = 500
 #: Up to so many trunks the board says what to do under its table.
@@ -85,6 +88,13 @@ def silence(node: Node | None, now: datetime) -> tuple[str, float]:
     if node.stopped_time:
         return "worker_stopped", age
     return ("worker_silent" if age > SILENT else ""), age
+
+
+def lapsed(registration: Registration, now: datetime) -> bool:
+    """Whether a registration shown as good has run out: its worker lives, and does not watch over it."""
+    until = registration.bound_until_time
+    held = registration.state in (State.REGISTERED, State.REFRESHING)
+    return held and until is not None and (now - until).total_seconds() > LAPSED
 
 
 def facts(registration: Registration) -> dict[str, str]:
@@ -173,10 +183,11 @@ def seen_row(registration: Registration, now: datetime) -> dict[str, Any]:
     row = registration_row(registration)
     row["url"] = reverse("status:trunk", args=[row["l_uuid"]])
     key, age = silence(registration.owner, now)
-    if key and registration.state != State.DISABLED:
-        text = explanation(registration, key)
+    unseen = "" if registration.state == State.DISABLED else key or ("lapsed" if lapsed(registration, now) else "")
+    if unseen:
+        text = explanation(registration, unseen)
         row |= {
-            "state": Shown.UNKNOWN.value, "label": Shown.UNKNOWN.label, "cause": key, "why": text.short,
+            "state": Shown.UNKNOWN.value, "label": Shown.UNKNOWN.label, "cause": unseen, "why": text.short,
             "sentence": text.sentence, "fix": text.fix, "until": None, "next": None,
         }
     row["late"] = not key and age > LATE
@@ -211,6 +222,7 @@ def snapshot(
         if number == 0:
             message |= {
                 "now": epoch(timezone.now()), "fields": FIELDS, "nodes": nodes, "calls": calls, "advice": advice,
+                "lapsed": {"after": LAPSED, **asdict(explain("lapsed", None, "", {}))},
             }
         yield message
 

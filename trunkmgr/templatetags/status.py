@@ -13,12 +13,14 @@ from trunkmgr.payloads import duration
 
 register = template.Library()
 
+NONE = SafeString("–")
+
 
 @register.filter
 def left(moment: float | None, now: float, prefix: str = "") -> SafeString:
     """A countdown to `moment`, which the page goes on counting."""
     if not moment:
-        return format_html("–")
+        return NONE
     seconds = moment - now
     text = prefix + duration(seconds) if seconds >= 1 else "now"
     return format_html('<span data-until="{}" data-prefix="{}">{}</span>', moment, prefix, text)
@@ -38,7 +40,7 @@ def span(seconds: float) -> str:
 def clock(moment: datetime | None, form: str = "H:i:s") -> SafeString:
     """A time of day; the zone and the date stand in the title, and a script shows it in the reader's own zone."""
     if moment is None:
-        return format_html("–")
+        return NONE
     local = timezone.localtime(moment)
     shapes = {"H:i": "%H:%M", "H:i:s": "%H:%M:%S", "full": "%-d %b %Y, %H:%M:%S", "short": "%-d %b %H:%M"}
     return format_html(

@@ -52,8 +52,8 @@ def spans(
 ) -> list[Span]:
     """Turn events (oldest first, beginning with the last one before `since`) into spans within the window."""
     pieces: list[Span] = []
-    for event, following in zip(events, [*events[1:], None], strict=True):
-        end = following.time if following else until
+    ends = [*(event.time for event in events[1:]), until]
+    for event, end in zip(events, ends, strict=False):
         shown, detail = event_shown(event), event_title(event)
         lapse = event.time + timedelta(seconds=event.granted or 0) + GRACE
         if shown is Shown.REGISTERED and event.granted and lapse < end:

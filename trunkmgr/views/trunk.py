@@ -13,7 +13,7 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 
 from trunkmgr import payloads, selectors
-from trunkmgr.causes import Shown, answer
+from trunkmgr.causes import CAUSES, Shown, answer
 from trunkmgr.exceptions import NoWorker
 from trunkmgr.models import Call, Registration, RegistrationEvent, UacReg
 from trunkmgr.services import accounts, orders
@@ -185,7 +185,14 @@ def _ordered(verb: str) -> Callable[[str, str], dict[str, Any]]:
         except NoWorker as error:
             return {"ok": False, "message": str(error)}
         result = orders.wait(placed[0], PATIENCE)
-        return {"ok": bool(result.get("ok")), "message": str(result.get("message") or "Done.")}
+        told = result.get("accounts", {}).get(l_uuid, {})
+        message = result.get("message") or "Done."
+        if result.get("ok"):
+            message = f"Registered, {told['granted']} s granted." if told.get("granted") else "Unregistered."
+        elif told.get("cause") in CAUSES:
+            raw = answer(told.get("code"), told.get("reason") or "")
+            message = CAUSES[told["cause"]].short + (f": {raw}" if raw else ".")
+        return {"ok": bool(result.get("ok")), "message": message}
 
     return give
 

@@ -322,7 +322,7 @@
         gather();
       } else if (message.kind === 'beat') {
         var moved = R.setNodes(message.nodes), called = message.calls && R.setCalls(message.calls);
-        if (moved || called) gather();
+        if (R.age() || moved || called) gather();
         if (message.sums) compare(message.sums);
       }
     },

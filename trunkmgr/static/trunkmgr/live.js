@@ -49,7 +49,7 @@ window.trunkmgr = (function () {
     if (lost && !closed) {
       var wait = Math.max(0, Math.ceil((retryAt - Date.now()) / 1000));
       $('lost-text').textContent = 'What you see is from ' + clock(new Date(lastHeard)) + ' and may be out of date. ' +
-        (wait ? 'Try ' + (tries + 1) + ' in ' + wait + ' s.' : 'Trying again now.');
+        (wait ? 'Trying again in ' + wait + ' s (try ' + (tries + 1) + ').' : 'Trying again now.');
     }
   }
   function setLost(value) {

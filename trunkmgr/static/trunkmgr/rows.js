@@ -3,7 +3,7 @@
 trunkmgr.rows = (function () {
   var STATES = { ref: 'Refused', fail: 'Failing', unk: 'Unknown', work: 'Refreshing', ok: 'Registered', off: 'Disabled' };
   var ORDER = Object.keys(STATES), BAD = 3;
-  var all = new Map(), incoming = null, nodes = {}, calls = {}, advice = {};
+  var all = new Map(), incoming = null, nodes = {}, calls = {}, advice = {}, lapsed = {};
 
   function read(fields, values) {
     var row = {};
@@ -12,15 +12,27 @@ trunkmgr.rows = (function () {
   }
   /* Nobody watches a trunk whose worker is silent; only what a person switched off stays what it is. */
   function see(row) {
-    var node = nodes[row.worker], blind = row.raw !== 'disabled' && (!node || node.cause);
-    row.seen = blind ? 'unk' : row.state;
-    row.word = blind ? STATES.unk : row.label;
-    row.what = blind ? (node ? node.why : 'Worker silent') : row.why;
-    row.late = !blind && !!(node && node.late);
-    row.advice = blind ? (node ? [node.sentence, node.fix] : ['', '']) : advice[row.l_uuid] || ['', ''];
+    var node = nodes[row.worker] || nodes[''], silent = row.raw !== 'disabled' && !!node.cause;
+    row.over = !silent && runOut(row);
+    row.seen = silent || row.over ? 'unk' : row.state;
+    row.word = row.seen === row.state ? row.label : STATES[row.seen];
+    row.what = silent ? node.why : row.over ? lapsed.short : row.why;
+    row.late = !silent && !!node.late;
+    row.advice = silent ? [node.sentence, node.fix] : row.over ? [lapsed.sentence, lapsed.fix] : advice[row.l_uuid] || ['', ''];
     row.rank = ORDER.indexOf(row.seen);
     row.found = (row.local + ' ' + row.remote + ' ' + row.provider + ' ' + (row.code || '') + ' ' + row.reason + ' ' +
       row.what + ' ' + row.worker + ' ' + row.l_uuid).toLowerCase();
+  }
+  /* A good state whose time is over: the worker lives and tells nothing of it. */
+  function runOut(row) {
+    return (row.raw === 'registered' || row.raw === 'refreshing') && row.until != null &&
+      trunkmgr.now() - row.until > lapsed.after;
+  }
+  /* Called with every beat; tells whether any trunk looks different now. */
+  function age() {
+    var moved = false;
+    all.forEach(function (row) { if (!row.over && row.seen !== 'unk' && runOut(row)) { see(row); moved = true; } });
+    return moved;
   }
   function setNodes(list) {
     var before = JSON.stringify(nodes);
@@ -35,6 +47,7 @@ trunkmgr.rows = (function () {
       incoming = { fields: message.fields, rows: new Map() };
       calls = message.calls;
       advice = message.advice;
+      lapsed = message.lapsed;
       setNodes(message.nodes);
     }
     if (!incoming) return false;
@@ -134,7 +147,7 @@ trunkmgr.rows = (function () {
     });
   }
   return {
-    STATES: STATES, ORDER: ORDER, snapshot: snapshot, changes: changes, setNodes: setNodes, setCalls: setCalls, sums: sums,
+    STATES: STATES, ORDER: ORDER, snapshot: snapshot, changes: changes, setNodes: setNodes, age: age, setCalls: setCalls, sums: sums,
     matching: matching, lines: lines, causes: causes, counts: counts,
     all: function () { return Array.from(all.values()); },
     get: function (l_uuid) { return all.get(l_uuid); },
