@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import os
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +23,8 @@ from sipengine.asyncio.udp import UdpSocket
 from sipengine.endpoint import Endpoint
 from sipengine.events import ResolutionWanted
 from sipengine.exceptions import ResolutionError, TransportError
+from sipengine.transaction import client as client_states
+from sipengine.transaction import server as server_states
 from sipengine.transport.flow import Flow, Listener
 
 P = ParamSpec("P")
@@ -67,9 +68,7 @@ class SipServer:
     async def start(self) -> None:
         """Open every socket; SocketUnavailable when one cannot be had, and then none stays open."""
         self._loop = asyncio.get_running_loop()
-        self._tcp = TcpFlows(
-            receive=self._receive_stream, failed=self._failed, accept=self._accept
-        )
+        self._tcp = TcpFlows(receive=self._receive_stream, failed=self._failed, accept=self.endpoint.accept)
         try:
             for transport, host, port in self.listen:
                 try:
@@ -80,6 +79,7 @@ class SipServer:
             await self._close()
             raise
         self.endpoint.registrations.requests.open_listener = self._open_listener
+        self.endpoint.resume = self._resume
         self.flush()
 
     async def _open(self, transport: str, host: str, port: int) -> None:
@@ -108,9 +108,15 @@ class SipServer:
         if self._tcp is not None:
             self._tcp.stop_accepting()
             until = self.now() + drain
-            while self.endpoint.unanswered and self.now() < until:
+            while self._unanswered() and self.now() < until:
                 await asyncio.sleep(DRAIN_STEP)
         await self._close()
+
+    def _unanswered(self) -> bool:
+        layer = self.endpoint.transactions
+        return any(client.state < client_states.COMPLETED for client in layer.clients.values()) or any(
+            server.state < server_states.COMPLETED for server in layer.servers.values()
+        )
 
     async def _close(self) -> None:
         if self._timer is not None:
@@ -135,7 +141,11 @@ class SipServer:
         finally:
             self.flush()
 
+    def _resume(self, verb: Callable[[float], None]) -> None:
+        self.call(verb, time.monotonic())
+
     def flush(self) -> None:
+        """Send what the engine left, tell of its events, set the timer."""
         endpoint = self.endpoint
         if endpoint.out:
             self._send_out()
@@ -225,9 +235,6 @@ class SipServer:
             return None
         return self._listener_at(transport, host, port)
 
-    def _accept(self, listener: Listener, remote: tuple[str, int]) -> Flow | None:
-        return self.endpoint.accept(listener, remote)
-
 
 def parse_listen(spec: str) -> tuple[str, str, int]:
     """``udp:127.0.0.1:5060`` or ``tcp:[::1]:5060`` → transport, host, port; ValueError names cause and cure."""
@@ -236,7 +243,7 @@ def parse_listen(spec: str) -> tuple[str, str, int]:
     host = host.removeprefix("[").removesuffix("]")
     transport = transport.lower()
     try:
-        ip_address(host)
+        host = str(ip_address(host))
         number = int(port)
     except ValueError:
         number = -1
@@ -274,7 +281,3 @@ def local_address(transport: str, remote_host: str) -> str:
         probe.connect((remote_host, 9))
         return str(probe.getsockname()[0])
     return "::1" if family == socket.AF_INET6 else "127.0.0.1"
-
-
-entropy = os.urandom
-"""Randomness for `Endpoint(entropy=…)`."""
