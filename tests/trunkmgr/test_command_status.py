@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import threading
+import time
 from datetime import timedelta
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.utils import timezone
 
+from trunkmgr.management.commands import status
 from trunkmgr.models import Call, Change, Domain, Node, Provider, Registration, UacReg
-from trunkmgr.services import accounts
+from trunkmgr.services import accounts, orders
 
 pytestmark = pytest.mark.django_db
 
@@ -98,7 +102,8 @@ class TestProvider:
 
 
 class TestStatus:
-    def test_says_first_what_needs_a_person(self) -> None:
+    def test_says_first_what_needs_a_person(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(status, "DUMP_TIMEOUT", 0.05)
         now = timezone.now()
         node = Node.objects.create(name="sip1", host="here", heartbeat_time=now, listen=["udp:127.0.0.1:5060"])
         for l_uuid, state, cause in (
@@ -116,6 +121,28 @@ class TestStatus:
         }
         assert [row["l_uuid"] for row in told["attention"]] == ["c", "b"]
         assert told["nodes"][0]["live"] is True
+
+    @pytest.mark.django_db(transaction=True)
+    def test_a_worker_tells_what_it_counted(self) -> None:
+        Node.objects.create(name="sip1", host="here", heartbeat_time=timezone.now())
+        counters = dict.fromkeys(status.COUNTERS, 0) | {"received": 12345, "bad": 7}
+
+        def work() -> None:
+            while not (claimed := orders.claim("sip1")):
+                time.sleep(0.01)
+            orders.finish(claimed[0].pk, {"ok": True, "message": "", "counters": counters})
+            connection.close()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        said = run("status")
+        thread.join()
+        assert "Unreadable" in said and "12,345" in said and said.split()[-8:][3] == "7"
+
+    def test_a_worker_that_hangs_holds_nothing_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(status, "DUMP_TIMEOUT", 0.05)
+        Node.objects.create(name="sip1", host="here", heartbeat_time=timezone.now())
+        assert run("status").split()[-2:] == ["?", "?"]
 
     def test_a_silent_worker_leaves_nothing_known(self) -> None:
         account("a")

@@ -8,12 +8,21 @@ from django.core.management.base import CommandParser
 from django.utils import timezone
 
 from trunkmgr import payloads, selectors
+from trunkmgr.exceptions import NoWorker
 from trunkmgr.management import trunks
-from trunkmgr.management.output import OperatorCommand, since, until
-from trunkmgr.models import Call, Node
+from trunkmgr.management.output import OperatorCommand, operator, since, until
+from trunkmgr.models import Call, Node, Order
+from trunkmgr.services import orders
 
 #: Trunks that fit on a screen below totals and workers.
 WORST = 12
+#: Seconds that a worker has to tell what it counted; one that hangs must not hold up the rest.
+DUMP_TIMEOUT = 1.0
+#: The worker's counters that say whether all is well, with the words for them.
+COUNTERS = {
+    "received": "Received", "sent": "Sent", "bad": "Unreadable", "denied": "Strangers", "rejected": "Refused",
+    "timeouts": "Unanswered", "transport_errors": "Not sent",
+}
 
 
 class Command(OperatorCommand):
@@ -29,6 +38,7 @@ class Command(OperatorCommand):
         bad = sorted((row for row in everything if row.shown.needs_attention), key=lambda row: row.shown.rank)
         nodes = list(Node.objects.all())
         going_on = Call.objects.filter(ended_time=None).count()
+        dumps = _dumps()
         if options["json"]:
             self.json({
                 "totals": trunks.totals(everything), "attention": [row.summary() for row in bad], "calls": going_on,
@@ -36,6 +46,7 @@ class Command(OperatorCommand):
                     {
                         "name": node.name, "host": node.host, "listen": node.listen, "live": selectors.is_live(node),
                         "heartbeat_time": node.heartbeat_time, "stopped_time": node.stopped_time,
+                        "counters": dumps.get(node.name, {}).get("counters"),
                     }
                     for node in nodes
                 ],
@@ -68,6 +79,25 @@ class Command(OperatorCommand):
             ((node.name, node.host, _state(node, now), _ago(node, now), ", ".join(node.listen)) for node in nodes),
             empty="No SIP worker has run yet. Start it with: make run (or manage.py runsip)",
         )
+        if dumps:
+            self.stdout.write("")
+            self.table(
+                ("Messages", *COUNTERS.values()),
+                (
+                    (name, *(f"{dump['counters'][counter]:,}" if "counters" in dump else "?" for counter in COUNTERS))
+                    for name, dump in dumps.items()
+                ),
+                empty="",
+            )
+
+
+def _dumps() -> dict[str, dict[str, Any]]:
+    """Ask each live worker what it counted since its start."""
+    try:
+        placed = orders.place(Order.Verb.DUMP, {}, operator(), DUMP_TIMEOUT)
+    except NoWorker:
+        return {}
+    return {order.node.name: orders.wait(order, DUMP_TIMEOUT) for order in placed}
 
 
 def _state(node: Node, now: Any) -> str:
