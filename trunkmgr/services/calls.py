@@ -12,7 +12,7 @@ from trunkmgr.models import Call
 from trunkmgr.services.text import fit
 
 #: Rows a transaction, to stay under 50 ms.
-CHUNK = 200
+CHUNK = 100
 
 _COLUMNS = (
     "call_id", "l_uuid", "direction", "caller", "callee", "anonymous", "started_time", "answered_time", "ended_time",

@@ -24,7 +24,7 @@ BEYOND = 5.0
 #: Silence after which another worker may take the registrations over.
 SILENT = timedelta(seconds=30)
 #: Rows a transaction, to stay under 50 ms.
-CHUNK = 200
+CHUNK = 100
 
 _STATE_COLUMNS = (
     "state", "cause", "code", "reason", "trigger", "granted", "bound_until_time", "next_attempt_time", "generation",
