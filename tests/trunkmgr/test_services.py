@@ -239,13 +239,11 @@ class TestNodes:
         nodes.stopped(first)
         assert selectors.live_nodes().exists()
 
-    def test_start_completes_rows_that_somebody_else_wrote_and_ends_orphaned_calls(self) -> None:
-        account().save()
+    def test_start_ends_orphaned_calls(self) -> None:
         now = timezone.now()
         for key, name in (("k1", "n"), ("k2", "other")):
             calls.record(name, [{"key": key, "call_id": "c", "l_uuid": "u", "direction": "in", "started_time": now}])
         nodes.start("n")
-        assert Registration.objects.get().account_id == "uuid-1"
         assert [call.key for call in selectors.calls_going_on()] == ["k2"]
 
 
@@ -262,6 +260,13 @@ class TestOwnership:
         assert registrations.claim_ownership("me") == {}
         assert nodes.owned(Node.objects.get(name="me")) == {"uuid-0": 1, "uuid-1": 5}
         assert Registration.objects.get(account_id="uuid-2").fence == 9
+
+    def test_rows_that_somebody_else_wrote_are_taken_too(self) -> None:
+        account().save()
+        account(2, l_uuid="").save()
+        worker = nodes.start("n")
+        registrations.claim_ownership("n")
+        assert nodes.owned(worker) == {"uuid-1": 1}
 
     def test_new_accounts_go_to_the_first_live_worker_only(self) -> None:
         node("stopped", stopped_time=timezone.now())

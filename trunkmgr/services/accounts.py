@@ -53,6 +53,8 @@ def save(account: UacReg, options: UacRegOptions | None = None, who: str = "") -
 
 def add_registrations(l_uuids: list[str]) -> None:
     """Give accounts their row in the registration table; the first live worker owns them, if there is one."""
+    if not l_uuids:
+        return
     owner = selectors.live_nodes().first()
     Registration.objects.bulk_create(
         [Registration(account_id=l_uuid, owner=owner, fence=1 if owner else 0) for l_uuid in l_uuids],

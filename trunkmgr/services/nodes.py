@@ -12,8 +12,8 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from trunkmgr.exceptions import NodeTaken
-from trunkmgr.models import Change, Node, Order, Registration, UacReg
-from trunkmgr.services import accounts, calls
+from trunkmgr.models import Change, Node, Order, Registration
+from trunkmgr.services import calls
 
 #: A worker that was silent for longer than this does not defend its name any more.
 TAKEN_FOR = timedelta(seconds=15)
@@ -25,8 +25,8 @@ CHANGES_KEPT = timedelta(days=7)
 def start(name: str, listen: Sequence[str] = ()) -> Node:
     """Take the name for this process; raise NodeTaken while another live worker has it.
 
-    Returns the row with a fresh `instance`. Also ends the calls that a predecessor left, gives accounts that somebody
-    else put into the table their registration row, and drops old orders and changes.
+    Returns the row with a fresh `instance`. Also ends the calls that a predecessor left, and drops old orders and
+    changes.
     """
     now, host = timezone.now(), socket.gethostname()
     with transaction.atomic():
@@ -48,8 +48,6 @@ def start(name: str, listen: Sequence[str] = ()) -> Node:
         node.stopped_time = None
         node.save()
         calls.end_orphans(name)
-    missing = UacReg.objects.filter(registration=None).values_list("l_uuid", flat=True)
-    accounts.add_registrations(list(missing))
     Order.objects.filter(deadline__lt=now - ORDERS_KEPT).delete()
     Change.objects.filter(time__lt=now - CHANGES_KEPT).delete()
     return node

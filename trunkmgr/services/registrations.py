@@ -16,7 +16,8 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from trunkmgr import selectors
-from trunkmgr.models import Node, Registration, RegistrationEvent
+from trunkmgr.models import Node, Registration, RegistrationEvent, UacReg
+from trunkmgr.services import accounts
 from trunkmgr.services.text import fit
 
 #: Beat plans so many seconds beyond its next tick, because a tick may be late.
@@ -95,8 +96,12 @@ def _record(node: str, changes: Sequence[Mapping[str, Any]]) -> list[str]:
 def claim_ownership(node: str) -> dict[str, int]:
     """Take over registrations without an owner, or whose owner is silent for 30 s; return fence by `l_uuid`.
 
-    Compare-and-set: of two workers that claim at once, one gets each row.
+    Compare-and-set: of two workers that claim at once, one gets each row. Accounts that somebody else put into the
+    table (Kamailio's tools, SQL) get their registration row first.
     """
+    accounts.add_registrations(list(
+        UacReg.objects.filter(registration=None).exclude(l_uuid="").values_list("l_uuid", flat=True)
+    ))
     now = timezone.now()
     claimant = Node.objects.get(name=node)
     silent = Node.objects.exclude(pk=claimant.pk).filter(
