@@ -437,9 +437,9 @@ class TestOrders:
     def test_the_caller_gets_the_result(self) -> None:
         node("w")
         (order,) = orders.place(Order.Verb.DUMP, {})
-        assert orders.wait(order, 0.05) == {
-            "ok": False, "message": "The SIP worker w has not answered in 0 s.",
-        }
+        late = orders.wait(order, 0.05)
+        assert late["ok"] is False
+        assert late["message"].startswith("The SIP worker w has not answered in 0")
         orders.finish(order.pk, {"ok": True, "message": "done"})
         orders.finish(order.pk, {"ok": False, "message": "too late"})
         assert orders.wait(order, 1) == {"ok": True, "message": "done"}
