@@ -23,8 +23,6 @@ from sipengine.asyncio.udp import UdpSocket
 from sipengine.endpoint import Endpoint
 from sipengine.events import ResolutionWanted
 from sipengine.exceptions import ResolutionError, TransportError
-from sipengine.transaction import client as client_states
-from sipengine.transaction import server as server_states
 from sipengine.transport.flow import Flow, Listener
 
 P = ParamSpec("P")
@@ -63,6 +61,7 @@ class SipServer:
         self._timer_at = inf
         self._resolving: set[asyncio.Task[None]] = set()
         self._stopped = False
+        self._closed = False
 
     # life
     async def start(self) -> None:
@@ -108,17 +107,12 @@ class SipServer:
         if self._tcp is not None:
             self._tcp.stop_accepting()
             until = self.now() + drain
-            while self._unanswered() and self.now() < until:
+            while self.endpoint.unanswered and self.now() < until:
                 await asyncio.sleep(DRAIN_STEP)
         await self._close()
 
-    def _unanswered(self) -> bool:
-        layer = self.endpoint.transactions
-        return any(client.state < client_states.COMPLETED for client in layer.clients.values()) or any(
-            server.state < server_states.COMPLETED for server in layer.servers.values()
-        )
-
     async def _close(self) -> None:
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         for task in self._resolving:
@@ -147,6 +141,9 @@ class SipServer:
     def flush(self) -> None:
         """Send what the engine left, tell of its events, set the timer."""
         endpoint = self.endpoint
+        if self._closed:
+            endpoint.out.clear()
+            return
         if endpoint.out:
             self._send_out()
         if endpoint.events:
@@ -211,8 +208,10 @@ class SipServer:
     def _on_timer(self) -> None:
         self._timer = None
         self._timer_at = inf
-        self.endpoint.handle_timer(time.monotonic())
-        self.flush()
+        try:
+            self.endpoint.handle_timer(time.monotonic())
+        finally:  # whatever fell over must not stop the clock of all others
+            self.flush()
 
     # local addresses
     def _listener_at(self, transport: str, local: str, port: int) -> Listener:

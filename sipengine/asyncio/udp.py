@@ -7,6 +7,7 @@ datagram came for and answers from there.  Does not parse and does not retransmi
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import struct
 from collections import deque
@@ -19,14 +20,21 @@ from sipengine.transport.flow import Address, Flow, Listener
 DRAIN = 64
 """Datagrams read in one turn of the loop; then timers and everything else have theirs."""
 BUFFER = 4 * 1024 * 1024
-"""Asked of the kernel for both directions; net.core.rmem_max and wmem_max may cap it."""
+"""Asked of the kernel for both directions; without CAP_NET_ADMIN net.core.rmem_max and wmem_max cap it."""
 QUEUE = 2000
 """Datagrams kept while the kernel takes no more; beyond it they are dropped as the network would."""
 
+_NO_WAY = frozenset({
+    errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EPERM, errno.EINVAL, errno.EADDRNOTAVAIL,
+    errno.EAFNOSUPPORT,
+})  # fmt: skip
+"""Errors that hold for every datagram to that address; others are the loss of one."""
+
 _PKTINFO4 = struct.Struct("@i4s4s")
 _PKTINFO6 = struct.Struct("@16si")
-# Linux numbers; the socket module of Python 3.11 does not name the first.
+# Linux numbers; the socket module of Python 3.11 does not name them.
 _IP_PKTINFO = 8
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 
 Receive = Callable[[bytes, Flow], None]
 
@@ -129,10 +137,11 @@ class UdpSocket:
             self._give_up(flow, error)
 
     def _give_up(self, flow: Flow, error: OSError) -> None:
-        if not isinstance(error, ConnectionError):  # ECONNREFUSED speaks of an earlier datagram, maybe of another flow
-            host, port = flow.remote
-            text = f"{flow.listener!r} cannot send to {host} port {port}: {error.strerror}."
-            self._failed(flow, TransportError(text))
+        if error.errno not in _NO_WAY:
+            self.dropped += 1  # ECONNREFUSED of an earlier datagram, a full device queue: the network may lose as well
+            return
+        host, port = flow.remote
+        self._failed(flow, TransportError(f"{flow.listener!r} cannot send to {host} port {port}: {error.strerror}."))
 
     def _enqueue(self, data: bytes, flow: Flow) -> None:
         if len(self._queue) >= QUEUE:
@@ -161,8 +170,11 @@ def bind(host: str, port: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+        for asked, forced in ((socket.SO_RCVBUF, _SO_RCVBUFFORCE), (socket.SO_SNDBUF, _SO_SNDBUFFORCE)):
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, forced, BUFFER)
+            except PermissionError:
+                sock.setsockopt(socket.SOL_SOCKET, asked, BUFFER)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if ip_address(host).is_unspecified:

@@ -92,7 +92,7 @@ def retry_after(message: Message) -> int:
     return min(number_of(message, b"Retry-After") or 0, MAX_RETRY_AFTER)
 
 
-def granted_seconds(message: Message, user: bytes, line: str, asked: int) -> int | None:
+def granted_seconds(message: Message, user: bytes, line: bytes, asked: int) -> int | None:
     """Seconds that a 200 grants our binding; None when it does not hold it.
 
     Our Contact is known by its user part, with `line` by that URI parameter; a registrar that rewrites Contacts is
@@ -107,7 +107,8 @@ def granted_seconds(message: Message, user: bytes, line: str, asked: int) -> int
         except ProtocolError:
             continue
         seen.append(contact)
-        if uri.param(b"line") == line.encode() if line else unescape(uri.user or b"") == user:
+        token = unescape(uri.param(b"line") or b"") if line else unescape(uri.user or b"")
+        if token == (line or user):
             ours.append(contact)
     if not ours and len(seen) == 1:
         ours = seen

@@ -20,6 +20,11 @@ def escape_user(text: str) -> bytes:
     return quote_from_bytes(text.encode(), safe=USER_UNRESERVED).encode()
 
 
+def escape_param(text: str) -> bytes:
+    """Write `text` as the value of a URI parameter."""
+    return quote_from_bytes(text.encode(), safe="-_.!~*'()").encode()
+
+
 def unescape_user(user: bytes) -> bytes:
     """Undo the escapes of a user part, for comparison only (RFC 3261 §19.1.4)."""
     return unquote_to_bytes(user) if b"%" in user else user

@@ -12,7 +12,7 @@ from sipengine.message.values import MAX_CSEQ
 from sipengine.transport.flow import Flow, Listener
 from sipengine.transport.layer import WILDCARDS
 from sipengine.uac.account import UacAccount
-from sipengine.uac.lookup import escape_user
+from sipengine.uac.lookup import escape_param, escape_user
 
 _DOMAIN = re.compile(r"[A-Za-z0-9._\-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
 _ADDRESS = re.compile(r"[^\s<>\"@\x00-\x1f]+")
@@ -79,7 +79,7 @@ class Binding:
         transport = flow.listener.transport
         if transport != "udp" and ";transport=" not in uri.lower():
             uri += f";transport={transport}"
-        return f"{uri};line={account.l_uuid}" if account.contact_user else uri
+        return f"{uri};line={escape_param(account.l_uuid).decode()}" if account.contact_user else uri
 
     def leads_to(self, listeners: list[Listener], contact_addr: str) -> bool:
         """Whether the Contact that a registrar holds still leads here: not after the listen address was changed."""

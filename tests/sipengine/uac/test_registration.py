@@ -15,9 +15,9 @@ from tests.sipengine.uac.registrar import Network, Reply, account, challenging, 
 
 
 def registered(network: Network, **changes: object) -> None:
-    network.registrations.change(account(**changes), network.now)  # type: ignore[arg-type]
+    network.registrations.change(account(**changes), network.now)
     network.run(1)
-    assert network.last().state is State.REGISTERED
+    assert network.events[-1].state is State.REGISTERED
 
 
 @pytest.mark.rfc("3261", "10.2")
@@ -51,6 +51,8 @@ def test_contact_forms() -> None:
     network.registrations.change(account(contact_addr="203.0.113.5;ob"), network.now)
     network.run(1)
     assert network.sent[-1].contact == "<sip:acc000001@203.0.113.5;ob>"
+    registered(network, l_uuid="a;b>c", contact_user="n")
+    assert network.sent[-1].contact == "<sip:n@198.51.100.7:5080;line=a%3Bb%3Ec>"
 
 
 def test_tcp_says_so_in_contact() -> None:
