@@ -137,7 +137,7 @@ class TestStatus:
         thread.start()
         said = run("status")
         thread.join()
-        assert "Unreadable" in said and "12,345" in said and said.split()[-8:][3] == "7"
+        assert "unreadable" in said and "12,345" in said and said.split()[-8:][3] == "7"
 
     def test_a_worker_that_hangs_holds_nothing_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(status, "DUMP_TIMEOUT", 0.05)

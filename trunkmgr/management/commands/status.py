@@ -20,8 +20,8 @@ WORST = 12
 DUMP_TIMEOUT = 1.0
 #: The worker's counters that say whether all is well, with the words for them.
 COUNTERS = {
-    "received": "Received", "sent": "Sent", "bad": "Unreadable", "denied": "Strangers", "rejected": "Refused",
-    "timeouts": "Unanswered", "transport_errors": "Not sent",
+    "received": "received", "sent": "sent", "bad": "unreadable", "denied": "from strangers", "rejected": "refused",
+    "timeouts": "unanswered", "transport_errors": "not sent",
 }
 
 
