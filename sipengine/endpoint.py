@@ -156,11 +156,11 @@ class Endpoint:
         counters = self.counters
         counters.received += 1
         before = len(self.out)
-        if data[:1] in (b"\r", b"\n", b"\0", b""):
+        if data[:1] < b"!":
             data = data.lstrip(b"\r\n\0")
             if not data:
                 return  # a keep-alive
-        response = data[:8] == b"SIP/2.0 " or data[:8].upper() == b"SIP/2.0 "
+        response = data[:4].upper() == b"SIP/"
         if not response and not self._admission(flow):
             counters.denied += 1
             return

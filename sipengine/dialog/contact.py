@@ -17,14 +17,14 @@ PREFIX = b"hidden-"
 
 def hide_contact(line: bytes, sealer: Sealer, call_id: bytes) -> bytes:
     """A Contact line with every user sealed and display names gone."""
-    if b'"' not in line and b"," not in line:
+    if line.find(b'"') < 0 and line.find(b",") < 0:
         i = line.find(b"<sip:")
         if i > 0:
             at = line.find(b"@", i)
             if at < 0:
                 if b":" not in line[:i].partition(b":")[2].strip():
                     return b"Contact: " + line[i:]
-            elif at < line.find(b">", i) and b"%" not in line[i:at]:
+            elif at < line.find(b">", i):
                 return b"Contact: <sip:%b%b%b" % (PREFIX, sealer.seal(line[i + 5 : at], _bound_to(call_id)), line[at:])
     return b"Contact: " + b", ".join([_hide(value, sealer, call_id) for value in split_list(value_of(line))])
 

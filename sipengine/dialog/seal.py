@@ -6,6 +6,7 @@ The key's id travels in front, so keys rotate; the caller's `bound_to` binds a t
 from __future__ import annotations
 
 import binascii
+import re
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 
@@ -15,10 +16,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 NONCE = 12
 _TO_URL = bytes.maketrans(b"+/", b"-_")
 _FROM_URL = bytes.maketrans(b"-_", b"+/")
-FORBIDDEN = (
-    b"via", b"cseq", b"from", b"call-", b"route", b"conta", b"conte", b"max-", b"expir", b"allow", b"event", b"requi",
-    b"auth", b"subje", b"suppo", b"transp", b"tag",
-)  # fmt: skip
+_FORBIDDEN = re.compile(
+    rb"via|cseq|from|call-|route|conta|conte|max-|expir|allow|event|requi|auth|subje|suppo|transp|tag"
+)
 """No token holds one of these in any case: careless peers find header fields by searching for a bare substring (SIPp does)."""
 
 
@@ -34,11 +34,7 @@ class Sealer:
             nonce = self._nonce()
             raw = key_id + nonce + key.encrypt(nonce, plain, bound_to)
             token = binascii.b2a_base64(raw, newline=False).translate(_TO_URL).rstrip(b"=")
-            lower = token.lower()
-            for name in FORBIDDEN:
-                if name in lower:
-                    break
-            else:
+            if _FORBIDDEN.search(token.lower()) is None:
                 return token
 
     def open(self, token: bytes, bound_to: bytes) -> bytes | None:

@@ -21,6 +21,9 @@ HIDEABLE = (
 """Fields whose removal from the first request holds for the whole call; the bit of each is its index."""
 HIDEABLE_BITS = {CANONICAL[name]: 1 << i for i, name in enumerate(HIDEABLE)}
 
+_FIELDS = [
+    tuple(CANONICAL[name] for i, name in enumerate(HIDEABLE) if bits >> i & 1) for bits in range(1 << len(HIDEABLE))
+]
 _FROM, _TO, _CONTACT, _ANONYMOUS, _KEY = 1, 2, 4, 8, 16
 
 
@@ -38,8 +41,8 @@ class Views(NamedTuple):
     contact: bool = False
     """Whether the caller's Contact user is hidden."""
 
-    def hidden_fields(self) -> list[bytes]:
-        return [name for i, name in enumerate(HIDEABLE) if self.hidden >> i & 1]
+    def hidden_fields(self) -> tuple[bytes, ...]:
+        return _FIELDS[self.hidden]
 
 
 def pack(views: Views, key: bytes) -> bytes | None:

@@ -161,7 +161,7 @@ class Message:
 def value_of(line: bytes) -> bytes:
     """Value of a header line: behind the colon, stripped, unfolded."""
     value = line.partition(b":")[2].strip()
-    return unfold(value) if b"\n" in value else value
+    return value if value.find(b"\n") < 0 else unfold(value)
 
 
 def unfold(value: bytes) -> bytes:

@@ -15,7 +15,7 @@ MAX_CSEQ = 2**31 - 1
 
 def split_list(value: bytes) -> list[bytes]:
     """Split at top-level commas; quotes, escapes and <> are respected."""
-    if b"," not in value:
+    if value.find(b",") < 0:
         return [value]
     if b'"' not in value and b"<" not in value:
         return [part.strip() for part in value.split(b",")]
@@ -118,6 +118,9 @@ def _escaped(line: bytes, position: int) -> bool:
 
 def tag_of(line: bytes) -> bytes:
     """Tag of a From or To line, b"" without one."""
+    tag = line[line.rfind(b";tag=") + 5 :]
+    if tag.isalnum() and len(tag) < len(line) - 4:
+        return tag  # nothing behind it can close a quoted string or a '<', so it stands among the header parameters
     return tag_in(line[params_at(line) :])
 
 

@@ -6,6 +6,7 @@ Names are Kamailio's.  Verdicts (`t_relay`, `sl_send_reply`, `drop`) take effect
 from __future__ import annotations
 
 import inspect
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from sipengine.proxy.branch import Branch
     from sipengine.proxy.core import ProxyCore
     from sipengine.transaction.server import ServerTransaction
+
+_NO_URI = re.compile(rb"[\x00-\x20<>]")
 
 DOWN, UP = 1, 2
 """Direction within a call: from its caller to its callee, and back."""
@@ -346,7 +349,7 @@ class ResponseContext:
 
 def _uri(uri: bytes | str) -> bytes:
     text = uri.encode() if isinstance(uri, str) else uri
-    if b" " in text or b"\r" in text or b"\n" in text or b"<" in text or b":" not in text:
+    if _NO_URI.search(text) or text.find(b":") < 1:
         raise ParseError(f"{text.decode(errors='replace')!r} is no URI")
     return text
 

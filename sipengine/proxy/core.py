@@ -15,7 +15,7 @@ from sipengine.dialog.record import DialogRecord, DialogTable
 from sipengine.dialog.seal import Sealer
 from sipengine.dialog.views import Views
 from sipengine.events import CallStarted, Event
-from sipengine.exceptions import BadExtension, LocalProtocolError, ProtocolError
+from sipengine.exceptions import BadExtension, LocalProtocolError, LoopDetected, ParseError, ProtocolError
 from sipengine.identifiers import Identifiers
 from sipengine.message.build import COPIED
 from sipengine.message.build import response as build_response
@@ -76,8 +76,7 @@ class ProxyCore:
         keys, lines = message.keys, message.lines
         i_via = keys.index(VIA)
         via_line = lines[i_via]
-        transport = self.transport
-        sent_by, reply_flow = transport.receive_via(message, i_via, flow)
+        sent_by, reply_flow = self.transport.receive_via(message, i_via, flow)
         base = base_key(message, via_line, sent_by, ruri)
         server: ServerTransaction | None
         if method == b"ACK":
@@ -120,32 +119,38 @@ class ProxyCore:
         if method == b"CANCEL":
             self._on_cancel(server, base, now)
             return
+        context = ResponseContext(self, message, method, ruri, flow, server, from_line, to_line, call_id, from_tag)
+        server.user = context
         try:
-            ruri = self._clean.get(ruri) or self._clean_ruri(ruri)
-            validation.count_hop(message)
-            validation.check_proxy_require(message)
-            params: bytes | None = None
-            if ROUTE in keys:
-                ruri = route.undo_strict_router(message, ruri, transport)
-                params = route.take_own_routes(message, flow, transport)
+            self._serve(context, to_tag, number, now)
         except BadExtension as error:
             self._refuse(server, error, now, (b"Unsupported: " + str(error).encode(),))
-            return
         except ProtocolError as error:
             self._refuse(server, error, now)
-            return
-        context = ResponseContext(self, message, method, ruri, flow, server, from_line, to_line, call_id, from_tag)
-        context.loop = hash((ruri, call_id, from_tag, to_tag, number, params)) & 0xFFFFFFFF
-        server.user = context
+        except (ValueError, IndexError):
+            self._refuse(server, ParseError("a field is broken"), now)
+
+    def _serve(self, context: ResponseContext, to_tag: bytes, number: bytes, now: float) -> None:
+        """Validate, take our Route off, and send the request its way: into its call, or to the application."""
+        message, flow, ruri = context.message, context.flow, context.ruri
+        keys = message.keys
+        ruri = self._clean.get(ruri) or self._clean_ruri(ruri)
+        validation.count_hop(message)
+        validation.check_proxy_require(message)
+        params: bytes | None = None
+        if ROUTE in keys:
+            ruri = route.undo_strict_router(message, ruri, self.transport)
+            params = route.take_own_routes(message, flow, self.transport)
+        context._ruri = ruri
+        context.loop = hash((ruri, context._call_id, context.from_tag, to_tag, number, params)) & 0xFFFFFFFF
         if to_tag:
             self._on_within(context, to_tag, params, now)
             return
         if keys.count(VIA) > 1 and self._looped(message, flow, context.loop):
-            self._refuse(server, ProtocolError("loop", 482), now)
-            return
+            raise LoopDetected("our own Via is in it for the same decision")
         if ROUTE in keys:
             message.remove(ROUTE)  # no open relay: a stranger's route set is not followed, the hook alone decides where
-        if method == b"INVITE":
+        if context.method == b"INVITE":
             context.answer(100, now)
         context.prepare()
         self.now = now
@@ -244,7 +249,7 @@ class ProxyCore:
             context.restore_from, context.restore_to = self.within.translate(
                 context.message, views, direction, call_id, record
             )
-            context.ruri = self.within.reveal_ruri(context.ruri, views, direction, call_id)
+            context._ruri = self.within.reveal_ruri(context._ruri, views, direction, call_id)
         if record is not None:
             self.within.on_request(record, context.method, to_tag if direction == DOWN else context.from_tag, now)
         if self.asks_within:

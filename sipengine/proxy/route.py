@@ -39,7 +39,7 @@ def _take_top(message: Message, flow: Flow, transport: TransportLayer) -> bytes 
     value = line[7:] if line[:7] == b"Route: " else value_of(line)
     values: list[bytes] = []
     top = value
-    if b"," in value:
+    if value.find(b",") >= 0:
         values = split_list(value)
         top = values.pop(0)
     if top.startswith(flow.route):
@@ -58,7 +58,7 @@ def _take_top(message: Message, flow: Flow, transport: TransportLayer) -> bytes 
 
 def undo_strict_router(message: Message, ruri: bytes, transport: TransportLayer) -> bytes:
     """A strict router before us put our Record-Route value into the Request-URI: the last Route is the real one (§16.4)."""
-    if b";lr" not in ruri or ROUTE not in message.keys or own_uri_params(transport, ruri) is None:
+    if ruri.find(b";lr") < 0 or ROUTE not in message.keys or own_uri_params(transport, ruri) is None:
         return ruri
     routes = message.get_list(ROUTE)
     ruri_of_last = uri_of(routes.pop())

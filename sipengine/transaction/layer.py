@@ -87,7 +87,7 @@ def base_key(message: Message, via_line: bytes, sent_by: bytes, ruri: bytes) -> 
     """
     i = via_line.find(b";branch=z9hG4bK")
     first = via_line
-    if i >= 0 and b"," not in via_line:
+    if i >= 0 and via_line.find(b",") < 0:
         j = via_line.find(b";", i + 15)
         branch = via_line[i + 8 :] if j < 0 else via_line[i + 8 : j]
     else:

@@ -133,9 +133,9 @@ class TransportLayer:
             peer = self._learn_peer(sent)
         sent_by, host, port = peer
         remote = flow.remote
-        if b"rport" in rest or b"received" in rest:
+        if rest.find(b"rport") >= 0 or rest.find(b"received") >= 0:
             k = first.find(b";rport;")
-            if k >= 0 and b"received" not in rest:
+            if k >= 0 and rest.find(b"received") < 0:
                 address = remote[0].encode()
                 line = b"%b;received=%b;rport=%d%b" % (first[:k], address, remote[1], first[k + 6 :])
             else:

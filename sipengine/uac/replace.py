@@ -5,9 +5,13 @@ Tags and other header parameters are never touched here.
 
 from __future__ import annotations
 
+import re
+
 from sipengine.exceptions import LocalProtocolError
 from sipengine.message.values import NameAddr
 
+_BREAKS = re.compile(rb"[\r\n\0]")
+_NO_URI = re.compile(rb"[\x00-\x20<>]")
 _WORDS = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.!%*_+`'~ ")
 
 
@@ -21,9 +25,9 @@ def replaced(current: bytes, display: bytes | None, uri: bytes) -> bytes:
         display = old.display if display is None else display
         uri = uri or old.uri
     for text in (display, uri):
-        if b"\r" in text or b"\n" in text or b"\0" in text:
+        if _BREAKS.search(text):
             raise LocalProtocolError("a display name or URI holds CR, LF or NUL")
-    if b"<" in uri or b">" in uri or b" " in uri or b":" not in uri:
+    if _NO_URI.search(uri) or uri.find(b":") < 1:
         raise LocalProtocolError(f"{uri.decode(errors='replace')} is no URI for From or To")
     return b"%b <%b>" % (quoted(display), uri) if display else b"<%b>" % uri
 
