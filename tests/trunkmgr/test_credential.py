@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import logging
 import pickle
 import threading
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from django.conf import settings as django_settings
 from django.core.management import CommandError, call_command
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from trunkmgr.exceptions import UndecryptableSecret
 from trunkmgr.models import UacReg
@@ -61,6 +63,20 @@ def test_nothing_shows_it() -> None:
         assert copy.deepcopy(secret).reveal() == CLEAR
     with pytest.raises(TypeError):
         json.dumps(secret)
+
+
+def test_no_statement_and_no_log_line_carries_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with CaptureQueriesContext(connection) as queries:
+        account = make(auth_password=CLEAR)
+        account.auth_password = CLEAR + "2"
+        account.save()
+        UacReg.objects.update(auth_ha1=CLEAR)
+        logging.getLogger("trunkmgr").error("Cannot take %s: %r", account, vars(account))
+    assert any(PREFIX in query["sql"] for query in queries)
+    assert not any(CLEAR in query["sql"] for query in queries)
+    assert PREFIX not in caplog.records[-1].getMessage()
+    assert CLEAR not in "".join(record.getMessage() for record in caplog.records)
 
 
 def test_empty_is_not_set() -> None:
