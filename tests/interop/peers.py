@@ -319,7 +319,7 @@ class Capture:
                 "--time-stamp-precision=nano",
                 "-w",
                 str(self._path),
-                expression,
+                f"({expression}) or udp port 9",
             ],
             log=folder / "tcpdump.log",
         )
