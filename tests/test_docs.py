@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ast
 import re
+from argparse import ArgumentParser, _SubParsersAction
 from functools import cache
 from pathlib import Path
 
 import pytest
+from django.core.management import get_commands, load_command_class
 
 ROOT = Path(__file__).resolve().parents[1]
 UAC = ROOT / "docs" / "uac.md"
 
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 STATES = ("works", "built", "replaced", "not yet")
 
 #: Every name of the seed module, read from its source at version 6.2.
@@ -100,8 +103,26 @@ def test_a_row_is_true(row: list[str]) -> None:
         assert quoted(where), f"{name} is said to be there, and no file is named"
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which does not exist"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_exist(page: Path) -> None:
+    """Each `manage.py WORD VERB --option` of a page is a command, a verb of it and an option of that verb."""
+    for words in re.findall(r"manage\.py ((?:[\w.:/-]+ ?)+)", page.read_text(encoding="utf-8")):
+        command, *rest = words.split()
+        assert command in get_commands(), f"{page.name} names the command {command}, which does not exist"
+        if get_commands()[command] != "trunkmgr":
+            continue
+        parser: ArgumentParser = load_command_class("trunkmgr", command).create_parser("manage.py", command)
+        verbs = next((action for action in parser._actions if isinstance(action, _SubParsersAction)), None)
+        if verbs and rest and re.fullmatch("[a-z]+", rest[0]):
+            assert rest[0] in verbs.choices, f"{page.name} names {command} {rest[0]}, which does not exist"
+            parser = verbs.choices[rest[0]]
+        known = set(parser._option_string_actions)
+        named = {word for word in rest if word.startswith("--")}
+        assert named <= known, f"{page.name} names {named - known} of {command}, which does not exist"
