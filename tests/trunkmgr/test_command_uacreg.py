@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import io
 import json
 import os
@@ -30,11 +31,20 @@ HA1 = "0123456789abcdef0123456789abcdef"
 ROOT = Path(__file__).resolve().parents[2]
 
 
+class Input(io.BytesIO):
+    terminal = False
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run one command line; all it wrote is searched for the password."""
-    def run(*words: str, stdin: str = "", fails: bool = False) -> str:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8"))
+    def run(*words: str, stdin: str = "", fails: bool = False, terminal: bool = False) -> str:
+        raw = Input(stdin.encode())
+        raw.terminal = terminal
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(raw, encoding="utf-8"))
         out, err = io.StringIO(), io.StringIO()
         failure = ""
         try:
@@ -117,6 +127,12 @@ class TestAdd:
     def test_names_the_option_of_a_bad_value(self, run: Any) -> None:
         said = run("uacreg", "add", "4712", *ADD, "--auth-proxy", "x", "--password-stdin", stdin=PASSWORD, fails=True)
         assert "--auth-proxy: A SIP URI starts with sip:" in said
+
+    @pytest.mark.parametrize("words", [[], ["--auth-password"]])
+    def test_asks_at_a_terminal(self, run: Any, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+        monkeypatch.setattr(getpass, "getpass", lambda prompt: PASSWORD)
+        run("uacreg", "add", "4712", *ADD, *words, terminal=True)
+        assert UacReg.objects.get().auth_password.reveal() == PASSWORD
 
     def test_asks_nobody_where_nobody_is(self, run: Any) -> None:
         assert "Nobody can be asked" in run("uacreg", "add", "4712", *ADD, "--auth-password", fails=True)

@@ -55,15 +55,17 @@ def add_secret_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_secret(options: dict[str, Any]) -> dict[str, str]:
+def read_secret(options: dict[str, Any], *, needed: bool) -> dict[str, str]:
     """Return the secret columns to set: none when no way was chosen, else both, one of them empty.
 
-    Raises CommandError, without the secret in it, when the chosen way yields none.
+    One that is `needed` is asked for where somebody can be asked. Raises CommandError, without the secret in it, when the chosen way yields none.
     """
     asked = options.get("secret_ask")
     ways = [name for name in ("password_stdin", "password_file", "password_env") if options[name]]
     if asked and ways:
         raise CommandError("Choose one way to give the password.")
+    if needed and not ways and not asked and sys.stdin.isatty():
+        asked = "auth_password"
     if not asked and not ways:
         if options["ha1"]:
             raise CommandError(f"--ha1 says what is read, but not from where. Use {_WAYS}.")

@@ -173,7 +173,7 @@ class Command(OperatorCommand):
         from trunkmgr.services import accounts
 
         values = {field.name: options[field.name] for field in COLUMNS if options[field.name] is not None}
-        values |= read_secret(options)
+        values |= read_secret(options, needed=not account.pk)
         own = account.get_options()
         own_values = {name: options[name] for name in ("inbound_identity", "note") if options[name] is not None}
         if options["provider"] is not None:
