@@ -365,6 +365,24 @@ def test_register_over_udp_with_one_lost(run: Callable[[Main], None]) -> None:
     run(main)
 
 
+def test_a_plan_is_served_in_time(run: Callable[[Main], None]) -> None:
+    async def main() -> None:
+        there, port, transport = await registrar()
+        async with Host("udp:127.0.0.1:0") as here:
+            here.change(auth_proxy=f"sip:127.0.0.1:{port}")
+            generation = (await here.until(RegistrationState.REGISTERED)).generation
+            planned = here.server.now() + 0.1
+            here.server.call(
+                here.endpoint.registrations.plan, "acc000001", generation, planned, here.server.now()
+            )
+            while len(there.got) < 2:
+                await asyncio.sleep(0.001)
+            assert 0 <= here.server.now() - planned < 0.05
+        transport.close()
+
+    run(main)
+
+
 def test_register_by_name_from_a_wildcard_socket(run: Callable[[Main], None]) -> None:
     async def main() -> None:
         there, port, transport = await registrar()

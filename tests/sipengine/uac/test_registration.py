@@ -668,3 +668,34 @@ def test_no_service_stop_takes_a_binding_back() -> None:
     registered(network)
     del network.registrations
     assert [sent.expires for sent in network.sent] == [600]
+
+
+def test_a_plan_behind_the_guard_does_not_hold_the_guard_back() -> None:
+    network = Network(granting(100))
+    registered(network)
+    last = network.last()
+    network.registrations.plan("acc000001", last.generation, (last.next_attempt_at or 0) + 50, network.now)
+    network.run(100)
+    assert network.sent[1].at == pytest.approx((last.next_attempt_at or 0) + 2)
+
+
+def test_an_operator_may_take_back_what_we_do_not_know_of() -> None:
+    network = Network(granting())
+    network.registrations.load(account(), None, network.now)
+    network.registrations.unregister("acc000001", network.now)
+    network.run(1)
+    assert [sent.expires for sent in network.sent] == [0]
+    assert network.sent[0].contact == "<sip:acc000001@192.0.2.1:5060>;expires=0"
+    assert network.last().state is State.UNREGISTERED and network.last().final
+
+
+def test_a_loopback_socket_does_not_reach_a_provider() -> None:
+    network = Network(granting())
+    network.endpoint.listeners.clear()
+    network.endpoint.add_listener("udp", "127.0.0.1", 5060)
+    network.registrations.change(account(), network.now)
+    network.run(1)
+    assert network.sent == [] and network.last().cause == "no_socket"
+    network.registrations.change(account(auth_proxy="sip:127.0.0.9"), network.now)
+    network.run(1)
+    assert network.last().state is State.REGISTERED
