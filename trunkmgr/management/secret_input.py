@@ -58,7 +58,8 @@ def add_secret_options(parser: argparse.ArgumentParser) -> None:
 def read_secret(options: dict[str, Any], *, needed: bool) -> dict[str, str]:
     """Return the secret columns to set: none when no way was chosen, else both, one of them empty.
 
-    One that is `needed` is asked for where somebody can be asked. Raises CommandError, without the secret in it, when the chosen way yields none.
+    One that is `needed` is asked for where somebody can be asked.  Raises CommandError, without the secret in it, when
+    the chosen way yields none.
     """
     asked = options.get("secret_ask")
     ways = [name for name in ("password_stdin", "password_file", "password_env") if options[name]]
