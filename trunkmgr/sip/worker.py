@@ -47,9 +47,11 @@ COMPARE = 300.0
 RESOLVE = 60.0
 #: Accounts loaded in one turn of the loop.
 LOAD = 200
-#: Seconds in which a stop lets calls that are being set up get their answer, and writes what is left.
+#: Seconds of a stop: hooks that wait for something, calls that are being set up, what is left to be written. Together
+#: with `nodes.stopped` (WRITE_LEFT again) they stay under the ten in which a service has to end.
+HOOKS = 1.0
 DRAIN = 3.0
-WRITE_LEFT = 2.0
+WRITE_LEFT = 1.5
 
 
 class SipWorker(Worker):
@@ -131,10 +133,12 @@ class SipWorker(Worker):
 
     async def drain(self) -> None:
         """Refuse new calls, let those being set up get their answer, write what is left, leave."""
+        if self.middleware.draining:
+            return
         assert self.node is not None
         self.stopping.set()
         self.middleware.draining = True
-        await self.steps.drain(DRAIN)
+        await self.steps.drain(HOOKS)
         if self.node_socket is not None:
             self.node_socket.close()
         for task in self._tasks:
