@@ -51,10 +51,14 @@ def response(
     """Wire form of our own response; `to_tag` is added where the request's To has none (§8.2.6.2)."""
     lines = head
     if to_tag:
-        lines = [
-            line + b";tag=" + to_tag if CANONICAL[line.partition(b":")[0]] is TO and not tag_of(line) else line
-            for line in head
-        ]
+        lines = [_tagged(line, to_tag) if CANONICAL[line.partition(b":")[0]] is TO else line for line in head]
     return b"\r\n".join([
         b"SIP/2.0 %d %b" % (status, reason or reason_for(status)), *lines, *extra, b"Content-Length: %d" % len(body), b"", body
     ])
+
+
+def _tagged(line: bytes, tag: bytes) -> bytes:
+    try:
+        return line if tag_of(line) else line + b";tag=" + tag
+    except ParseError:
+        return line  # the very line that a 400 complains about

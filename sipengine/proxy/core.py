@@ -40,6 +40,7 @@ from sipengine.uac.restore import ForgedToken, RestoreCodec
 Application = Callable[[ResponseContext], None]
 Resume = Callable[[Callable[[float], None]], None]
 
+OPENS_DIALOG = frozenset({b"INVITE", b"SUBSCRIBE", b"REFER"})
 RETRY_AFTER = (b"Retry-After: 10",)
 
 
@@ -253,8 +254,8 @@ class ProxyCore:
         if record is not None:
             self.within.on_request(record, context.method, to_tag if direction == DOWN else context.from_tag, now)
         if self.asks_within:
-            context.dialog_views = views
             context.prepare()
+            context.dialog_views = views
             self.now = now
             context.run_route(self.application)
         else:
@@ -284,7 +285,9 @@ class ProxyCore:
             context.answer(context.reply[0], now, context.reply[1], context.reply[2])
         elif context.branches:
             response.send_best(context, now)
-        elif context.verdict is Verdict.NONE:
+        elif context.verdict is Verdict.DROP:
+            context.server.vanish(now)
+        else:
             context.reject(LookupError("the route decided nothing: t_relay, sl_send_reply or drop"), now)
 
     # §16.5, §16.6
@@ -325,7 +328,7 @@ class ProxyCore:
         """Make or renew the record of the call that a first request opens; None when there is nothing to remember."""
         views = context.views()
         marks = context.marks
-        if views is None and marks is None:
+        if (views is None and marks is None) or context.method not in OPENS_DIALOG:
             return None
         record = context.record
         if record is not None:

@@ -114,6 +114,7 @@ def send_best(context: ResponseContext, now: float) -> None:
         context.answer(487, now)
     elif reply is None:
         if status == 408 and isinstance(server, NonInviteServer):
+            context.core.on_answered(context, 408, b"", now)
             server.abandon()
         else:
             context.answer(500 if status == 503 else status, now)

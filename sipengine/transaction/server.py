@@ -68,6 +68,11 @@ class ServerTransaction:
         if self.last:
             self._send(self.last)
 
+    def vanish(self, now: float) -> None:
+        """Say nothing, and absorb repetitions as long as a client may send them."""
+        self.last = b""
+        self.layer.queue.arm(self, self.layer.timers.timeout, now)
+
     def _send(self, wire: bytes) -> None:
         flow = self.flow
         if flow.closed:  # §18.2.2: the connection ended, open another to where the Via says
