@@ -103,7 +103,7 @@ else:
         },
     }
 
-CELERY_BROKER_URL = env.redis_url or "memory://"
+CELERY_BROKER_URL = env.redis_url or "memory://localhost"
 # The in-memory broker is polled; its default of 1 s would be the latency of a task.
 CELERY_BROKER_TRANSPORT_OPTIONS = {"polling_interval": 0.05} if env.embedded else {}
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
