@@ -11,6 +11,13 @@ from collections.abc import Iterable
 
 from django.conf import settings
 
+if not settings.TRUNKMGR.embedded:
+    # Loaded before any commit, because loading takes longer than a wake-up may; embedded commands need neither.
+    from asgiref.sync import async_to_sync
+    from channels.layers import get_channel_layer
+
+    get_channel_layer()
+
 log = logging.getLogger("trunkmgr.wake")
 
 #: Whether the last wake-up was lost; only the first loss in a row is worth a line.
@@ -37,8 +44,4 @@ def wake(nodes: Iterable[str]) -> None:
 
 
 def _send(channel: str) -> None:
-    # Imported here: a command of the embedded set-up needs neither.
-    from asgiref.sync import async_to_sync
-    from channels.layers import get_channel_layer
-
     async_to_sync(get_channel_layer().send)(channel, {"type": "node.wake"})
