@@ -12,6 +12,7 @@ import http.cookiejar
 import io
 import os
 import re
+import resource
 import secrets
 import sqlite3
 import subprocess
@@ -43,6 +44,8 @@ class Done:
     out: str
     err: str
     seconds: float
+    cpu: float
+    """Seconds of CPU that it used itself."""
 
 
 def account_file(domain: str, accounts: Sequence[Mapping[str, str]]) -> str:
@@ -66,6 +69,11 @@ def account_file(domain: str, accounts: Sequence[Mapping[str, str]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _children_cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 class Product:
@@ -95,7 +103,7 @@ class Product:
 
     def manage(self, *arguments: str, stdin: str | None = None, check: bool = True, timeout: float = 60) -> Done:
         """Run `manage.py …` to its end; with `check` a failure fails the test."""
-        start = time.monotonic()
+        start, used = time.monotonic(), _children_cpu()
         done = subprocess.run(
             [sys.executable, "manage.py", *arguments],
             cwd=ROOT,
@@ -109,7 +117,7 @@ class Product:
             pytest.fail(
                 f"manage.py {' '.join(arguments)} → {done.returncode}\n{done.stdout}{done.stderr}", pytrace=False
             )
-        return Done(done.returncode, done.stdout, done.stderr, time.monotonic() - start)
+        return Done(done.returncode, done.stdout, done.stderr, time.monotonic() - start, _children_cpu() - used)
 
     def provision(
         self,
