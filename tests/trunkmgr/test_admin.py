@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -239,6 +240,21 @@ class TestList:
         web.post(reverse("admin:trunkmgr_uacreg_delete", args=[account.pk]), {"post": "yes"})
         assert Change.objects.get().key == "uuid-1"
         assert not UacReg.objects.exists()
+
+
+def test_what_the_service_refuses_is_said(web: Client) -> None:
+    account = stored()
+    url = change_url(account)
+    web.get(url)
+
+    def gone(*args: Any) -> None:
+        raise ValidationError("The account was deleted meanwhile; add it anew.")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accounts, "save", gone)
+        response = web.post(url, fields(auth_password=""), follow=True)
+    assert "deleted meanwhile" in response.content.decode()
+    assert not LogEntry.objects.exists()
 
 
 def test_no_secret_in_history(web: Client) -> None:

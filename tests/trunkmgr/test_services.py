@@ -131,6 +131,13 @@ class TestAccounts:
         assert "cannot be changed" in str(caught.value)
         assert UacReg.objects.get().l_uuid == "uuid-1"
 
+    def test_of_two_that_add_one_l_uuid_the_second_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        accounts.save(account())
+        monkeypatch.setattr(UacReg, "full_clean", lambda self: None)  # both looked before either wrote
+        with pytest.raises(ValidationError, match="added meanwhile"):
+            accounts.save(account())
+        assert UacReg.objects.count() == 1
+
     def test_an_edit_of_a_deleted_account_does_not_bring_it_back(self) -> None:
         saved = accounts.save(account())
         stale = UacReg.objects.get(pk=saved.pk)

@@ -8,15 +8,15 @@ from django.contrib import admin
 from django.db import transaction
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
-from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
+from trunkmgr.admin.service import ServiceAdmin
 from trunkmgr.models import Domain, Provider
 from trunkmgr.services import domains, providers
 
 
 @admin.register(Provider)
-class ProviderAdmin(ModelAdmin):
+class ProviderAdmin(ServiceAdmin):
     list_display = ("name", "domain", "proxy", "account_count")
     search_fields = ("name", "domain", "proxy")
 
@@ -40,7 +40,7 @@ class ProviderAdmin(ModelAdmin):
 
 
 @admin.register(Domain)
-class DomainAdmin(ModelAdmin):
+class DomainAdmin(ServiceAdmin):
     list_display = ("l_domain", "next_hop")
     search_fields = ("l_domain", "next_hop")
 

@@ -10,11 +10,11 @@ from django.db.models import F, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
-from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
 from trunkmgr import payloads, selectors
 from trunkmgr.admin.forms import UacRegForm
+from trunkmgr.admin.service import ServiceAdmin
 from trunkmgr.causes import Shown
 from trunkmgr.exceptions import NoWorker
 from trunkmgr.models import Domain, Order, Registration, UacReg
@@ -45,7 +45,7 @@ class EnabledFilter(admin.SimpleListFilter):
 
 
 @admin.register(UacReg)
-class UacRegAdmin(ModelAdmin):
+class UacRegAdmin(ServiceAdmin):
     form = UacRegForm
     list_display = ("local", "remote", "provider_name", "state", "why", "l_uuid")
     list_display_links = ("local",)

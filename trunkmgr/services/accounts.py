@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 
 from django.core.exceptions import ValidationError
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from trunkmgr import selectors
 from trunkmgr.models import Change, Domain, Registration, UacReg, UacRegOptions
@@ -38,7 +38,10 @@ def save(account: UacReg, options: UacRegOptions | None = None, who: str = "") -
             if stored != account.l_uuid:
                 raise ValidationError({"l_uuid": "The local unique id cannot be changed; add a new account instead."})
         account.full_clean()
-        account.save()
+        try:
+            account.save()
+        except IntegrityError:
+            raise ValidationError({"l_uuid": "An account with this local unique id was added meanwhile."}) from None
         if options is None and created:
             options = UacRegOptions()
         if options is not None:
