@@ -7,6 +7,7 @@ CRLF keep-alive are the engine's (`Endpoint.receive_stream`).
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import cast
 
@@ -21,6 +22,11 @@ IDLE_TIMEOUT = 3900.0
 """Above the usual registration time: a connection that carries a binding is not ended between two refreshes."""
 SWEEP = 30.0
 MAX_ACCEPTED = 1000
+KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15), (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)  # fmt: skip
+"""A peer that vanished is noticed within two minutes, and not only when a call is lost on it."""
 
 Failed = Callable[[Flow, TransportError], None]
 Accept = Callable[[Listener, Address], Flow | None]
@@ -41,6 +47,7 @@ class TcpFlows:
         self.connect_timeout = connect_timeout
         self.write_limit = write_limit
         self.connections: dict[Flow, TcpConnection] = {}
+        self.accepted = 0
         self.refused = 0
         self._connecting: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.Server] = []
@@ -79,6 +86,7 @@ class TcpFlows:
     def lost(self, flow: Flow, error: TransportError) -> None:
         flow.closed = True
         if self.connections.pop(flow, None) is not None:
+            self.accepted -= flow.accepted
             self.failed(flow, error)
 
     def _close_idle(self) -> None:
@@ -122,14 +130,18 @@ class TcpConnection(asyncio.Protocol):
             assert self._listener_at is not None
             listener = self._listener_at(self._transport.get_extra_info("sockname")[0])
             flow = None
-            if len(self.flows.connections) < MAX_ACCEPTED:
+            if self.flows.accepted < MAX_ACCEPTED:
                 flow = self.flows.accept(listener, self._transport.get_extra_info("peername")[:2])
             if flow is None:
                 self.flows.refused += 1
                 self._transport.abort()
                 return
             self.flow = flow
+            self.flows.accepted += 1
             self.flows.connections[flow] = self
+        sock = self._transport.get_extra_info("socket")
+        for level, option, value in KEEPALIVE:
+            sock.setsockopt(level, option, value)
         for data in self._before:
             self._transport.write(data)
         self._before.clear()

@@ -164,7 +164,7 @@ class Registration:
         self.exchange = self.owner.exchange(
             binding, 0 if kind is Kind.UNREGISTER else binding.asked, trigger, self._sent, self._ended
         )
-        self._arm(now + LOST, Trigger.GUARD)
+        self.owner.timers.arm(self, LOST, now)
         self.exchange.start(now)
 
     def _sent(self, now: float) -> None:
@@ -346,14 +346,14 @@ class Registrations:
         return l_uuid in self._all
 
     def load(self, account: UacAccount, record: BindingRecord | None, now: float) -> None:
-        """Take up an account at the start: a binding that still stands is kept, anything else is asked for."""
+        """Take up an account at the start: a binding that stands and was well is kept, anything else is asked for."""
         registration = self._all[account.l_uuid] = Registration(self, account)
         if record is not None:
             registration.resume(record, now)
         binding = registration.binding
         if not account.enabled or account.expires <= 0:
             registration.want(Kind.UNREGISTER, Trigger.RECOVERY, now)
-        elif record is not None and binding.stands(now) and self._leads_here(binding):
+        elif record is not None and not record.failures and binding.stands(now) and self._leads_here(binding):
             registration.state = RegistrationState.REGISTERED
             next_at = record.next_attempt_at
             if next_at is None or next_at <= now:

@@ -65,14 +65,15 @@ class Outcome:
     message: Message | None = None
     code: int | None = None
     sent_at: float | None = None
-    listener: Listener | None = None
     target: Target | None = None
     realm_seen: str = ""
     retry_after: int = 0
+    detail: str = ""
+    """Our own sentence where no answer came."""
 
     @property
     def reason(self) -> str:
-        return "" if self.message is None else self.message.reason.decode("utf-8", "replace")[:120]
+        return (self.detail if self.message is None else self.message.reason.decode("utf-8", "replace"))[:120]
 
 
 class Repeat(Enum):
@@ -205,8 +206,8 @@ class Exchange:
     def _located(self, targets: list[Target] | ResolutionError, now: float) -> None:
         if self.ended:
             return
-        if isinstance(targets, ResolutionError) or not targets:
-            self._end(Outcome(now, "dns_empty"))
+        if isinstance(targets, ResolutionError):
+            self._end(Outcome(now, "dns_empty", detail=str(targets)))
             return
         self._targets = self.requests.order(targets, now)
         self._next_target(now)
@@ -255,10 +256,12 @@ class Exchange:
             # The row's own text does not fit into a header line.
             self._end(self._outcome(now, "bad_row"))
 
-    def _outcome(self, now: float, cause: str = "", message: Message | None = None, code: int | None = None) -> Outcome:
+    def _outcome(
+        self, now: float, cause: str = "", message: Message | None = None, code: int | None = None, detail: str = ""
+    ) -> Outcome:
         return Outcome(
-            now, cause, message, code, self.sent_at, self._listener, self._target, self._realm_seen,
-            0 if message is None else retry_after(message),
+            now, cause, message, code, self.sent_at, self._target, self._realm_seen,
+            0 if message is None else retry_after(message), detail,
         )
 
     def _response(self, code: int, message: Message, now: float) -> None:
@@ -287,7 +290,8 @@ class Exchange:
             return
         assert self._target is not None
         self.requests.failed(self._target, now)
-        self._last = self._outcome(now, "timeout" if isinstance(error, TransactionTimeout) else "unreachable")
+        late = isinstance(error, TransactionTimeout)
+        self._last = self._outcome(now, "timeout" if late else "unreachable", detail="" if late else str(error))
         self._next_target(now)
 
     def _challenged(self, message: Message) -> Repeat:

@@ -262,9 +262,12 @@ def test_tcp_in_any_pieces(run: Callable[[Main], None]) -> None:
             while got.count(b"SIP/2.0 200") < 2:
                 got += await reader.read(4096)
             assert b"Call-ID: a" in got and b"Call-ID: b" in got
+            flows = here.server._tcp
+            assert flows is not None and flows.accepted == 1
             writer.close()
-            while here.server._tcp.connections:  # type: ignore[union-attr]
+            while flows.connections:
                 await asyncio.sleep(0.01)
+            assert flows.accepted == 0
 
     run(main)
 
@@ -447,6 +450,7 @@ def test_a_refused_connection_is_told(run: Callable[[Main], None]) -> None:
             here.change(auth_proxy=f"sip:127.0.0.1:{port};transport=tcp")
             event = await here.until(RegistrationState.FAILING)
             assert event.cause == "unreachable" and event.next_attempt_at is not None
+            assert event.reason.startswith(f"No TCP connection to 127.0.0.1 port {port}: ")
 
     run(main)
 

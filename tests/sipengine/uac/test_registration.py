@@ -558,6 +558,7 @@ def test_name_without_address() -> None:
     network.endpoint.resolved(network.wanted[0], ResolutionError("DNS has no address"), network.now)
     network.settle()
     assert (network.last().state, network.last().cause) == (State.FAILING, "dns_empty")
+    assert network.last().reason == "DNS has no address"
     network.run(20)
     assert len(network.wanted) >= 2
 
@@ -590,14 +591,15 @@ def test_restart_keeps_a_binding_that_stands() -> None:
     assert after.last().generation == 2
 
 
-@pytest.mark.parametrize("case", ["lapsed", "missed", "moved", "none"])
+@pytest.mark.parametrize("case", ["lapsed", "missed", "moved", "failing", "none"])
 def test_restart_registers_where_it_must(case: str) -> None:
     before = Network(granting())
     registered(before)
     now = before.now + 5
     records = {
         "lapsed": record(before, bound_until_at=now - 1), "missed": record(before, next_attempt_at=now - 1),
-        "moved": record(before, contact="sip:acc000001@192.0.2.1:5099"), "none": None,
+        "moved": record(before, contact="sip:acc000001@192.0.2.1:5099"), "failing": record(before, failures=1),
+        "none": None,
     }
     after = Network(granting(), now=now, seed=77777)
     after.registrations.load(account(), records[case], after.now)
