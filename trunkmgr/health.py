@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.db import Error as DatabaseError
+from django.http import HttpRequest, JsonResponse
 from django.utils import timezone
 
 from trunkmgr import processes, selectors
@@ -28,3 +29,9 @@ def report() -> dict[str, Any]:
         },
         "threads": threads,
     }
+
+
+def healthz(request: HttpRequest) -> JsonResponse:
+    """Answer a monitor without a login: 200 while calls and registrations are looked after, else 503."""
+    found = report()
+    return JsonResponse(found, status=200 if found["ok"] else 503, headers={"Cache-Control": "no-store"})

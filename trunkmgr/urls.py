@@ -6,10 +6,13 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
 
+from trunkmgr.health import healthz
+
 admin.autodiscover()
 
 urlpatterns = [
     path("", RedirectView.as_view(url="/status/")),
     path("admin/", admin.site.urls),
+    path("healthz", healthz),
     path("status/", include("trunkmgr.views.urls")),
 ]

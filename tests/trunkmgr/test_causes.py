@@ -14,8 +14,9 @@ ENGINE = Path(__file__).parents[2] / "sipengine" / "uac"
 
 #: The causes of the design, and in which state each stands.
 DESIGNED = {
-    "wrong_password": "ref", "unknown_user": "ref", "realm_mismatch": "ref", "contact_number": "ref", "banned_403": "ref",
-    "dns_empty": "fail", "tls_name": "fail", "timeout": "fail", "busy_503": "fail", "interval_423": "work",
+    "wrong_password": "ref", "unknown_user": "ref", "realm_mismatch": "ref", "contact_number": "ref",
+    "banned_403": "ref", "dns_empty": "fail", "tls_name": "fail", "timeout": "fail", "busy_503": "fail",
+    "interval_423": "work",
     "nat_changed": "work", "short_grant": "ok", "worker_silent": "unk", "beat_late": "unk", "disabled": "off",
 }
 
@@ -72,11 +73,12 @@ def test_facts_stand_in_the_texts() -> None:
 
 
 def test_facts_from_the_network_are_not_read_as_templates() -> None:
-    assert explain("realm_mismatch", 401, "", {"got": "{want.__class__}", "want": "x"}).fix.endswith('"{want.__class__}".')
+    told = explain("realm_mismatch", 401, "", {"got": "{want.__class__}", "want": "x"})
+    assert told.fix.endswith('"{want.__class__}".')
 
 
 def test_an_unknown_cause_reads_as_the_raw_answer() -> None:
-    assert explain("answer", 488, "Not Acceptable Here", {}).sentence == "Answer 488 Not Acceptable Here not known to us."
+    assert explain("answer", 488, "Not Acceptable", {}).sentence == "Answer 488 Not Acceptable not known to us."
     assert explain("answer", None, "", {}).sentence == "No usable answer has come yet."
 
 

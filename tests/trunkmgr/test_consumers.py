@@ -51,8 +51,8 @@ class Page:
 
     def __init__(self, user: Any, query: str = "view=board") -> None:
         scope = {
-            "type": "websocket", "path": "/ws/status/", "query_string": query.encode(), "headers": [], "subprotocols": [],
-            "user": user,
+            "type": "websocket", "path": "/ws/status/", "query_string": query.encode(), "headers": [],
+            "subprotocols": [], "user": user,
         }
         self.socket = ApplicationCommunicator(consumers.StatusConsumer.as_asgi(), scope)
 
@@ -158,7 +158,9 @@ async def test_calls_are_counted(staff: User) -> None:
     await sync_to_async(lambda: trunk("one", node()))()
     async with Page(staff) as page:
         await page.read()
-        call = await Call.objects.acreate(key="k", call_id="c", l_uuid="one", direction="in", started_time=timezone.now())
+        call = await Call.objects.acreate(
+            key="k", call_id="c", l_uuid="one", direction="in", started_time=timezone.now(),
+        )
         await live.apublish([], ["one"])
         changes = await page.read()
         assert (changes["calls"], changes["rows"]) == ({"one": 1}, [])

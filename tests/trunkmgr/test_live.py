@@ -40,7 +40,9 @@ def test_a_thread_hands_its_message_to_the_loop_at_once(monkeypatch: pytest.Monk
     assert asyncio.run(main()) < 0.5
 
 
-def test_a_dead_layer_is_a_log_line_never_an_error(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_dead_layer_is_a_log_line_never_an_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:
     class Dead:
         async def send(self, *args: object) -> None:
             raise ConnectionError("Connection refused")

@@ -31,8 +31,10 @@ def test_a_grant_counts_no_longer_than_it_holds() -> None:
 
 
 def test_failures_last_until_the_next_event() -> None:
-    found = spans(event(3), event(2.5, "failing", cause="timeout"), event(2, "refused", cause="wrong_password", code=401),
-                  event(1), event(0.5, "disabled", cause="disabled"))
+    found = spans(
+        event(3), event(2.5, "failing", cause="timeout"), event(2, "refused", cause="wrong_password", code=401),
+        event(1), event(0.5, "disabled", cause="disabled"),
+    )
     assert found == [("ok", 0.5), ("fail", 0.5), ("ref", 1.0), ("ok", 0.5), ("off", 0.5)]
 
 
@@ -61,7 +63,7 @@ def test_short_outages_stay_visible_and_on_the_drawing() -> None:
     ], SINCE, NOW, None)
     drawn = timeline.marks(parts, SINCE, NOW, NOW)
     assert all(mark.width >= timeline.NARROWEST for mark in drawn)
-    assert all(0 <= mark.x and mark.x + mark.width <= timeline.WIDTH for mark in drawn)
+    assert all(mark.x >= 0 and mark.x + mark.width <= timeline.WIDTH for mark in drawn)
     assert drawn[-1].title == "Failing, 0 s"
     assert drawn[-1].detail == "13:59 – now, Provider asks to wait"
 
@@ -73,7 +75,9 @@ def test_axis_and_stamps() -> None:
 
 def test_like_events_are_told_once() -> None:
     refused = {"cause": "wrong_password", "code": 401, "reason": "Unauthorized"}
-    told = timeline.lines([event(1, "refused", **refused), event(2, "refused", **refused), event(3), event(4, "refused", **refused)])
+    told = timeline.lines([
+        event(1, "refused", **refused), event(2, "refused", **refused), event(3), event(4, "refused", **refused),
+    ])
     assert [(line.title, line.times, line.first) for line in told] == [
         ("Password refused", 2, NOW - timedelta(hours=2)),
         ("Registered, 3600 s granted", 1, NOW - timedelta(hours=3)),

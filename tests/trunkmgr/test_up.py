@@ -78,7 +78,7 @@ def test_ready_then_sigterm_ends_it_with_zero_within_ten_seconds(start: Start) -
     program.send_signal(signal.SIGTERM)
     time.sleep(0.5)
     program.send_signal(signal.SIGTERM)  # must not cut the drain
-    out, err = program.communicate(timeout=15)
+    _, err = program.communicate(timeout=15)
     assert program.returncode == 0, err
     assert time.monotonic() - began < 10
     assert "Traceback" not in err
@@ -112,7 +112,7 @@ def test_a_second_worker_of_the_same_name_refuses(start: Start) -> None:
 
 def test_a_wrong_key_is_told_before_anything_is_changed(start: Start, tmp_path: Path) -> None:
     def manage(*arguments: str, **env: str) -> None:
-        out, err = (program := start(*arguments, **env)).communicate(timeout=40)
+        _, err = (program := start(*arguments, **env)).communicate(timeout=40)
         assert program.returncode == 0, err
 
     manage("migrate", "--verbosity", "0")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
@@ -99,7 +99,8 @@ class TestBoard:
         body = part(page, r'<tbody id="rows"[^>]*>(.*?)</tbody>')
         assert re.findall(r'<span class="a1 trunc">user-(\w+)@', body) == ["bad", "slow", "good", "off"]
         assert re.findall(r"<b>(\d)</b>(\w+)</span></button>", page) == [
-            ("1", "Registered"), ("0", "Refreshing"), ("1", "Failing"), ("1", "Refused"), ("1", "Disabled"), ("0", "Unknown"),
+            ("1", "Registered"), ("0", "Refreshing"), ("1", "Failing"), ("1", "Refused"), ("1", "Disabled"),
+            ("0", "Unknown"),
         ]
         assert "Password refused" in body
         assert "No answer in 32 s" in body
@@ -196,15 +197,18 @@ class TestUnknown:
 class TestTrunk:
     def test_a_refused_trunk_says_why_and_what_to_do(self, web: Client) -> None:
         trunk(
-            "one", node(), "refused", cause="wrong_password", code=401, reason="Unauthorized", failures=8, trigger="beat",
-            cseq=8813, target="udp:198.51.100.17:5060", realm_seen="rheintel.example", round_trip=0.051,
-            next_attempt_time=timezone.now() + timedelta(seconds=867), state_time=timezone.now() - timedelta(seconds=4860),
+            "one", node(), "refused", cause="wrong_password", code=401, reason="Unauthorized", failures=8,
+            trigger="beat", cseq=8813, target="udp:198.51.100.17:5060", realm_seen="rheintel.example", round_trip=0.051,
+            next_attempt_time=timezone.now() + timedelta(seconds=867),
+            state_time=timezone.now() - timedelta(seconds=4860),
         )
         page = web.get("/status/one/").content.decode()
         assert '<h2 class="cause">The provider does not accept the password.</h2>' in page
         assert "Enter the SIP password again. It is not the password of the customer portal." in page
-        for text in ("401 Unauthorized", "after 51 ms, realm rheintel.example", "CSeq 8813", "Planned by beat", "14 min 2",
-                     "1 h 21 min", "<dd>8</dd>"):
+        for text in (
+            "401 Unauthorized", "after 51 ms, realm rheintel.example", "CSeq 8813", "Planned by beat", "14 min 2",
+            "1 h 21 min", "<dd>8</dd>",
+        ):
             assert text in page, text
 
     def test_a_good_trunk_says_since_when(self, web: Client) -> None:
@@ -232,8 +236,10 @@ class TestTrunk:
     def test_history_and_calls(self, web: Client) -> None:
         trunk("one", node())
         now = timezone.now()
-        RegistrationEvent.objects.create(l_uuid="one", time=now - timedelta(hours=3), state="refused", cause="wrong_password",
-                                         code=401, reason="Unauthorized")
+        RegistrationEvent.objects.create(
+            l_uuid="one", time=now - timedelta(hours=3), state="refused", cause="wrong_password", code=401,
+            reason="Unauthorized",
+        )
         RegistrationEvent.objects.create(l_uuid="one", time=now - timedelta(minutes=30), state="registered", code=200,
                                          reason="OK", granted=3600, trigger="operator", who="op")
         Call.objects.create(key="k", call_id="c", l_uuid="one", direction="in", caller="+4930", callee="4989",
@@ -306,7 +312,9 @@ class TestOrders:
 def test_calls_going_on(web: Client) -> None:
     trunk("one", node())
     now = timezone.now()
-    Call.objects.create(key="a", call_id="a", l_uuid="one", direction="in", caller="+4930<b>", callee="4989", started_time=now)
+    Call.objects.create(
+        key="a", call_id="a", l_uuid="one", direction="in", caller="+4930<b>", callee="4989", started_time=now,
+    )
     Call.objects.create(key="b", call_id="b", l_uuid="one", direction="in", started_time=now, ended_time=now)
     page = web.get("/status/calls/").content.decode()
     assert "1 call going on" in page
@@ -340,7 +348,9 @@ def test_weight_of_a_snapshot() -> None:
     assert len(zlib.compress(text.encode(), 6)) / 200 < 60
 
 
-@pytest.mark.parametrize(("names", "limit"), [(("tokens.css", "pages.css"), 8192), (("theme.js", "live.js", "rows.js", "board.js"), 14336)])
+@pytest.mark.parametrize(("names", "limit"), [
+    (("tokens.css", "pages.css"), 8192), (("theme.js", "live.js", "rows.js", "board.js"), 14336),
+])
 def test_weight_of_files(names: tuple[str, ...], limit: int) -> None:
     static = ROOT / "trunkmgr/static/trunkmgr"
     assert len(zlib.compress(b"".join((static / name).read_bytes() for name in names), 6)) < limit

@@ -22,7 +22,8 @@ def changed(l_uuid: str, state: State = State.REGISTERED, *, final: bool = True,
     values: dict[str, Any] = {
         "trigger": Trigger.BEAT, "cause": "", "code": 200, "reason": "OK", "granted": 60, "bound_until_at": 160.0,
         "next_attempt_at": 140.0, "generation": 1, "failures": 0, "call_id": "c", "cseq": 2, "from_tag": "t",
-        "contact": "sip:x", "target": "udp:192.0.2.1:5060", "round_trip": 0.01, "realm_seen": "r", "at": 100.0, **fields,
+        "contact": "sip:x", "target": "udp:192.0.2.1:5060", "round_trip": 0.01, "realm_seen": "r",
+        "at": 100.0, **fields,
     }
     return RegistrationChanged(l_uuid=l_uuid, state=state, final=final, **values)
 
@@ -70,7 +71,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
             told.append((set(trunks), set(calls)))
 
         async def main() -> None:
-            bridge = Bridge(Clock(lambda: asyncio.get_running_loop().time()), database.store, publish, lambda event: None)
+            clock = Clock(lambda: asyncio.get_running_loop().time())
+            bridge = Bridge(clock, database.store, publish, lambda event: None)
             bridge.start()
             await scenario(bridge, database, told)
             await bridge.close(2.0)
@@ -86,7 +88,8 @@ def test_the_last_state_is_written_and_every_ended_exchange_becomes_history(run:
         bridge.fences["a"] = 3
         events = deque([
             changed("a", State.REGISTERING, final=False), changed("a", State.FAILING, code=503),
-            changed("a", State.REGISTERING, final=False), changed("a", cseq=4), changed("a", State.REFRESHING, final=False),
+            changed("a", State.REGISTERING, final=False), changed("a", cseq=4),
+            changed("a", State.REFRESHING, final=False),
         ])
         bridge.take(events)
         assert not events, "the engine's queue is emptied at once"

@@ -74,7 +74,9 @@ def test_a_failed_look_is_repeated() -> None:
 def test_rows_behind_the_lines() -> None:
     provider = providers.save(Provider(name="P", domain="sip.example", proxy="sip:192.0.2.1"))
     account("direct")
-    row = UacReg(l_uuid="via", l_username="1", l_domain="pbx.example", r_username="1", r_domain="sip.example", auth_password="x")
+    row = UacReg(
+        l_uuid="via", l_username="1", l_domain="pbx.example", r_username="1", r_domain="sip.example", auth_password="x",
+    )
     accounts.save(row, UacRegOptions(provider=provider))
     domains.save(Domain(l_domain="pbx.example", next_hop="sip:192.0.2.20"))
 

@@ -31,7 +31,8 @@ class Registrations:
 
 def run(verb: str, l_uuids: list[str], *events: Any, seconds: float = 1.0) -> tuple[dict[str, Any], Registrations, Any]:
     registrations, bridge = Registrations(), SimpleNamespace(operators={})
-    order = Order(verb=verb, payload={"l_uuids": l_uuids}, who="ada", deadline=datetime.now(UTC) + timedelta(seconds=seconds))
+    deadline = datetime.now(UTC) + timedelta(seconds=seconds)
+    order = Order(verb=verb, payload={"l_uuids": l_uuids}, who="ada", deadline=deadline)
 
     async def main() -> dict[str, Any]:
         orders = Orders(

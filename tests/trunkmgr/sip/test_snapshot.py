@@ -34,7 +34,9 @@ def test_rows_become_engine_values() -> None:
         l_uuid="a1", l_username="100", l_domain="pbx.example", r_username="4930", r_domain="sip.example",
         auth_password="secret", flags=1,
     )
-    provider = Provider(pk=7, name="P", domain="sip.example", proxy="sip:192.0.2.1", addresses="198.51.100.0/24\n192.0.2.9")
+    provider = Provider(
+        pk=7, name="P", domain="sip.example", proxy="sip:192.0.2.1", addresses="198.51.100.0/24\n192.0.2.9",
+    )
     row.options = UacRegOptions(account=row, provider=provider, inbound_identity="anonymous")
     found = trunk_of(row)
     assert found.account.auth_password == "secret"
