@@ -111,6 +111,11 @@ class SipServer:
                 await asyncio.sleep(DRAIN_STEP)
         await self._close()
 
+    @property
+    def dropped(self) -> int:
+        """Datagrams that the kernel did not take."""
+        return sum(opened.dropped for opened in self._udp)
+
     async def _close(self) -> None:
         self._closed = True
         if self._timer is not None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from sipengine.asyncio import tcp
 from sipengine.asyncio.resolver import Resolver
 from sipengine.asyncio.server import SipServer, SocketUnavailable, is_local, local_address, parse_listen
 from sipengine.asyncio.tasks import HookSteps
@@ -308,9 +307,7 @@ def test_a_source_that_is_not_admitted_is_cut_off(run: Callable[[Main], None]) -
     run(main)
 
 
-def test_idle_connections_end(run: Callable[[Main], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tcp, "IDLE_TIMEOUT", 0.1)
-
+def test_idle_connections_end(run: Callable[[Main], None]) -> None:
     async def main() -> None:
         async with Host("tcp:127.0.0.1:0") as here:
             here.server._tcp.idle_timeout = 0.1  # type: ignore[union-attr]
