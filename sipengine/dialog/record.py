@@ -14,7 +14,7 @@ LOOK = 32.0
 
 class DialogRecord:
     __slots__ = (
-        "answered", "contact_line", "due", "expires_at", "hidden_line", "key", "mark", "over", "table", "tags", "token", "views",
+        "answered", "contact_line", "due", "expires_at", "from_hidden", "from_line", "hidden_line", "key", "mark", "over", "table", "tags", "token", "views",
     )  # fmt: skip
 
     def __init__(self, table: DialogTable, key: bytes, views: Views, expires_at: float) -> None:
@@ -33,6 +33,9 @@ class DialogRecord:
         self.contact_line = b""
         """The caller's Contact line last hidden, and its hidden form."""
         self.hidden_line = b""
+        self.from_line = b""
+        """The same for From."""
+        self.from_hidden = b""
         self.expires_at = expires_at
         self.due = NEVER
 

@@ -22,7 +22,8 @@ HIDEABLE = (
 HIDEABLE_BITS = {CANONICAL[name]: 1 << i for i, name in enumerate(HIDEABLE)}
 
 _FIELDS = [
-    tuple(CANONICAL[name] for i, name in enumerate(HIDEABLE) if bits >> i & 1) for bits in range(1 << len(HIDEABLE))
+    frozenset(CANONICAL[name] for i, name in enumerate(HIDEABLE) if bits >> i & 1)
+    for bits in range(1 << len(HIDEABLE))
 ]
 _FROM, _TO, _CONTACT, _ANONYMOUS, _KEY = 1, 2, 4, 8, 16
 
@@ -41,7 +42,7 @@ class Views(NamedTuple):
     contact: bool = False
     """Whether the caller's Contact user is hidden."""
 
-    def hidden_fields(self) -> tuple[bytes, ...]:
+    def hidden_fields(self) -> frozenset[bytes]:
         return _FIELDS[self.hidden]
 
 

@@ -52,9 +52,11 @@ def response(
     lines = head
     if to_tag:
         lines = [_tagged(line, to_tag) if CANONICAL[line.partition(b":")[0]] is TO else line for line in head]
-    return b"\r\n".join([
-        b"SIP/2.0 %d %b" % (status, reason or reason_for(status)), *lines, *extra, b"Content-Length: %d" % len(body), b"", body
-    ])
+    if extra:
+        lines = [*lines, *extra]
+    return b"SIP/2.0 %d %b\r\n%b\r\nContent-Length: %d\r\n\r\n%b" % (
+        status, reason or reason_for(status), b"\r\n".join(lines), len(body), body
+    )
 
 
 def _tagged(line: bytes, tag: bytes) -> bytes:

@@ -41,23 +41,33 @@ class Branch:
         if isinstance(targets, ResolutionError):
             self._finish(503, None, now)
             return
-        self.targets = targets[: context.core.configuration.max_targets]
-        self.try_next(now)
+        if len(targets) > 1:
+            self.targets = targets[: context.core.configuration.max_targets]
+            self.try_next(now)
+            return
+        self._try(targets[0], now)
 
-    def try_next(self, now: float) -> None:
-        """Send to the next address, each in its own transaction with its own branch (RFC 3263 §4.3)."""
+    def _try(self, target: Target, now: float) -> None:
         context = self.context
         assert context is not None
         transport = context.core.transport
-        while self.targets:
-            target, *self.targets = self.targets
-            try:
-                listener = transport.listener_for(target.transport, target.address[0], context.flow.listener)
-            except TransportError:
-                continue
-            context.core.forward(context, self, transport.flow_for(listener, target.address), now)
+        try:
+            listener = transport.listener_for(target.transport, target.address[0], context.flow.listener)
+        except TransportError:
+            self.try_next(now)
             return
-        self._finish(503, None, now)
+        flow = listener.flows.get(target.address)
+        if flow is None or flow.closed:
+            flow = transport.flow_for(listener, target.address)
+        context.core.forward(context, self, flow, now)
+
+    def try_next(self, now: float) -> None:
+        """Send to the next address, each in its own transaction with its own branch (RFC 3263 §4.3)."""
+        if not self.targets:
+            self._finish(503, None, now)
+            return
+        target, *self.targets = self.targets
+        self._try(target, now)
 
     def cancel(self, now: float) -> None:
         client = self.client

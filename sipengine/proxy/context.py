@@ -108,7 +108,10 @@ class ResponseContext:
     # what came
     @property
     def request(self) -> Message:
-        """The request as it goes on; in `branch_route` the copy of that branch."""
+        """The request as it goes on; in `branch_route` the copy of that branch.
+
+        Gone (an empty message) once it was sent, where neither a hook nor another target can need it again.
+        """
         return self.message
 
     @property
@@ -178,12 +181,12 @@ class ResponseContext:
     def uac_replace_from(self, display: bytes | None, uri: bytes = b"") -> None:
         """Show the callee another From; `display` None leaves the name, b"" removes it; `uri` b"" leaves the URI."""
         self._check_open()
-        self.new_from = replaced(name_addr_of(self.from_line), display, uri)
+        self.new_from = replaced(self.from_line, display, uri)
 
     def uac_replace_to(self, display: bytes | None, uri: bytes = b"") -> None:
         """Show the callee another To."""
         self._check_open()
-        self.new_to = replaced(name_addr_of(self.to_line), display, uri)
+        self.new_to = replaced(self.to_line, display, uri)
 
     def uac_restore_from(self) -> bool:
         """`restore_mode` manual: give the receiver of an in-dialog request its own view of From (both headers go together)."""
@@ -200,11 +203,9 @@ class ResponseContext:
 
     def remove_hf(self, name: bytes | str) -> int:
         """Remove a header field in all its spellings; for fields that name the caller this holds for the whole call."""
-        name = name.encode() if isinstance(name, str) else name
-        bit = HIDEABLE_BITS.get(CANONICAL[name])
-        if bit:
-            self.hidden |= bit
-        return self.message.remove(name)
+        key = CANONICAL[name.encode() if isinstance(name, str) else name]
+        self.hidden |= HIDEABLE_BITS.get(key, 0)
+        return self.message.remove(key) if key in self.message.keys else 0
 
     def append_hf(self, line: bytes | str) -> None:
         """Add a whole `Name: value` line; raises ParseError when it would break out of its line."""
@@ -304,6 +305,11 @@ class ResponseContext:
             raise InvalidState("From, To and Contact of a request within a call follow from its first request")
 
     # small services for the core
+    @property
+    def hunts(self) -> bool:
+        """Whether a failure may lead to another target."""
+        return not self.direction and self.failure_hook is not None
+
     def views(self) -> Views | None:
         """What the two sides see, None when nothing was changed."""
         new_from, new_to = self.new_from, self.new_to

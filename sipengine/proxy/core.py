@@ -19,7 +19,7 @@ from sipengine.exceptions import BadExtension, LocalProtocolError, LoopDetected,
 from sipengine.identifiers import Identifiers
 from sipengine.message.build import COPIED
 from sipengine.message.build import response as build_response
-from sipengine.message.fields import CACHE_LIMIT, CALL_ID, CSEQ, FROM, ROUTE, TO, VIA
+from sipengine.message.fields import CACHE_LIMIT, CALL_ID, CSEQ, FROM, PROXY_REQUIRE, ROUTE, TO, VIA
 from sipengine.message.message import Message
 from sipengine.message.values import tag_of
 from sipengine.proxy import response, route, validation
@@ -40,7 +40,6 @@ from sipengine.uac.restore import ForgedToken, RestoreCodec
 Application = Callable[[ResponseContext], None]
 Resume = Callable[[Callable[[float], None]], None]
 
-OPENS_DIALOG = frozenset({b"INVITE", b"SUBSCRIBE", b"REFER"})
 RETRY_AFTER = (b"Retry-After: 10",)
 
 
@@ -92,7 +91,8 @@ class ProxyCore:
             if server is not None:
                 server.on_retransmission()
                 return
-        if len(set(keys)) != len(keys):
+        names = set(keys)
+        if len(names) != len(keys):
             validation.check_once(keys)
         from_line, to_line, call_line = lines[keys.index(FROM)], lines[keys.index(TO)], lines[keys.index(CALL_ID)]
         cseq_line = lines[keys.index(CSEQ)]
@@ -103,7 +103,8 @@ class ProxyCore:
         if not key:
             self._on_ack(message, ruri, flow, base, call_id, from_tag, to_tag, now)
             return
-        if keys.count(VIA) == 1:
+        several = len(names) != len(keys) and keys.count(VIA) > 1
+        if not several:
             head = [lines[i_via], from_line, to_line, call_line, cseq_line]
         else:
             head = [line for k, line in zip(keys, lines, strict=True) if k in COPIED]
@@ -123,7 +124,7 @@ class ProxyCore:
         context = ResponseContext(self, message, method, ruri, flow, server, from_line, to_line, call_id, from_tag)
         server.user = context
         try:
-            self._serve(context, to_tag, number, now)
+            self._serve(context, names, several, to_tag, number, now)
         except BadExtension as error:
             self._refuse(server, error, now, (b"Unsupported: " + str(error).encode(),))
         except ProtocolError as error:
@@ -131,15 +132,17 @@ class ProxyCore:
         except (ValueError, IndexError):
             self._refuse(server, ParseError("a field is broken"), now)
 
-    def _serve(self, context: ResponseContext, to_tag: bytes, number: bytes, now: float) -> None:
+    def _serve(
+        self, context: ResponseContext, names: set[bytes], several: bool, to_tag: bytes, number: bytes, now: float
+    ) -> None:
         """Validate, take our Route off, and send the request its way: into its call, or to the application."""
         message, flow, ruri = context.message, context.flow, context.ruri
-        keys = message.keys
         ruri = self._clean.get(ruri) or self._clean_ruri(ruri)
         validation.count_hop(message)
-        validation.check_proxy_require(message)
+        if PROXY_REQUIRE in names:
+            validation.check_proxy_require(message)
         params: bytes | None = None
-        if ROUTE in keys:
+        if ROUTE in names:
             ruri = route.undo_strict_router(message, ruri, self.transport)
             params = route.take_own_routes(message, flow, self.transport)
         context._ruri = ruri
@@ -147,9 +150,9 @@ class ProxyCore:
         if to_tag:
             self._on_within(context, to_tag, params, now)
             return
-        if keys.count(VIA) > 1 and self._looped(message, flow, context.loop):
+        if several and self._looped(message, flow, context.loop):
             raise LoopDetected("our own Via is in it for the same decision")
-        if ROUTE in keys:
+        if ROUTE in names:
             message.remove(ROUTE)  # no open relay: a stranger's route set is not followed, the hook alone decides where
         if context.method == b"INVITE":
             context.answer(100, now)
@@ -328,7 +331,7 @@ class ProxyCore:
         """Make or renew the record of the call that a first request opens; None when there is nothing to remember."""
         views = context.views()
         marks = context.marks
-        if (views is None and marks is None) or context.method not in OPENS_DIALOG:
+        if views is None and marks is None:
             return None
         record = context.record
         if record is not None:

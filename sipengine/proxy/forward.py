@@ -14,17 +14,26 @@ from sipengine.proxy.hooks import log
 from sipengine.transaction.client import InviteClient, NonInviteClient
 from sipengine.transport.flow import Flow
 
+OPENS_DIALOG = frozenset({b"INVITE", b"SUBSCRIBE", b"REFER"})
+
 if TYPE_CHECKING:
     from sipengine.proxy.branch import Branch
     from sipengine.proxy.context import ResponseContext
     from sipengine.proxy.core import ProxyCore
 
 
+SENT = Message(b"", [], [])
+"""Stands for a request that has left for good."""
+
+
 def forward(core: ProxyCore, context: ResponseContext, branch: Branch, flow: Flow, now: float) -> None:
     """Send the request to one address of a branch."""
-    pristine = context.message
-    message = pristine.copy()
+    pristine = message = context.message
     method = context.method
+    if context.on_reply is None and not branch.targets and len(context.branches) == 1 and not context.hunts:
+        context.message = SENT  # nobody needs it again, and 32 s of requests are a lot of memory
+    else:
+        message = pristine.copy()
     message.start = b"%b %b SIP/2.0" % (method, branch.ruri)
     if context.on_branch is not None:
         context.message = message
@@ -34,7 +43,7 @@ def forward(core: ProxyCore, context: ResponseContext, branch: Branch, flow: Flo
             core.counters.hook_failures += 1
             log.error("branch_route failed for call %s: %s", context.call_id, error, exc_info=error)
         finally:
-            context.message = pristine
+            context.message = pristine if message is not pristine else SENT
     keys, lines = message.keys, message.lines
     i = keys.index(VIA)
     if not context.direction:
@@ -65,13 +74,16 @@ def forward(core: ProxyCore, context: ResponseContext, branch: Branch, flow: Flo
 def _first_request(core: ProxyCore, context: ResponseContext, message: Message, flow: Flow, now: float) -> None:
     """What only a request outside a dialog gets: other identities, and a Record-Route that remembers them."""
     keys, lines = message.keys, message.lines
-    record = core.note_call(context, now) if context.record_routed or context.marks is not None else None
+    opens = context.method in OPENS_DIALOG
+    record = core.note_call(context, now) if opens and (context.record_routed or context.marks is not None) else None
     call_id = context._call_id
     if context.new_from:
         i = keys.index(FROM)
         line = lines[i]
         lines[i] = b"From: " + context.new_from + line[params_at(line) :]
         context.restore_from = core.storing
+        if record is not None:
+            record.from_line, record.from_hidden = line, lines[i]
     if context.new_to:
         i = keys.index(TO)
         line = lines[i]
@@ -79,7 +91,7 @@ def _first_request(core: ProxyCore, context: ResponseContext, message: Message, 
         context.restore_to = core.storing
     if context.contact_hidden:
         core.within.hide_contacts(message, call_id, record)
-    if not context.record_routed:
+    if not context.record_routed or not opens:
         return
     params = b""
     if record is not None:

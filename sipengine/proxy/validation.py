@@ -86,10 +86,9 @@ def count_hop(message: Message) -> None:
 
 def check_proxy_require(message: Message) -> None:
     """We support no option tag (§16.3 step 5); BadExtension names them."""
-    if PROXY_REQUIRE in message.keys:
-        tags = b", ".join(message.get_list(PROXY_REQUIRE))
-        if tags:
-            raise BadExtension(tags.decode(errors="replace"))
+    tags = b", ".join(message.get_list(PROXY_REQUIRE))
+    if tags:
+        raise BadExtension(tags.decode(errors="replace"))
 
 
 def salvage(data: bytes) -> Message | None:

@@ -43,6 +43,8 @@ class WithinDialog:
         if record is None:
             direction = UP
             record = records.find(call_id, to_tag)
+        if record is not None and (not params or (record.token and params.find(record.token) >= 0)):
+            return record, direction, None
         token = self.core.codec.present(params) if params else b""
         if not token or (record is not None and record.token == token):
             return record, direction if record is not None else 0, None
@@ -78,6 +80,14 @@ class WithinDialog:
             new_from, new_to = views.to_caller, views.from_caller
         if not self.automatic:
             return False, False
+        if direction == DOWN and record is not None and not new_to and new_from:
+            i = message.keys.index(FROM)
+            line = message.lines[i]
+            if line != record.from_line:
+                record.from_line = line
+                record.from_hidden = b"From: " + new_from + line[params_at(line) :]
+            message.lines[i] = record.from_hidden
+            return True, False
         return self.rewrite(message, new_from, new_to)
 
     def rewrite(self, message: Message, new_from: bytes, new_to: bytes) -> tuple[bool, bool]:
@@ -93,9 +103,9 @@ class WithinDialog:
     def hide(self, message: Message, views: Views, call_id: bytes, record: DialogRecord | None) -> None:
         """What the caller sends never names it: fields removed in the first request stay away, so does the Contact user."""
         if views.hidden:
-            keys = message.keys
-            for name in views.hidden_fields():
-                if name in keys:
+            fields = views.hidden_fields()
+            if not fields.isdisjoint(message.keys):
+                for name in fields:
                     message.remove(name)
         if views.contact:
             self.hide_contacts(message, call_id, record)
@@ -104,16 +114,19 @@ class WithinDialog:
         keys, lines = message.keys, message.lines
         if CONTACT not in keys:
             return
-        i = keys.index(CONTACT)
-        if record is not None and record.contact_line == lines[i] and keys.count(CONTACT) == 1:
+        if keys.count(CONTACT) == 1:
+            i = keys.index(CONTACT)
+            line = lines[i]
+            if record is None:
+                lines[i] = hide_contact(line, self.core.sealer, call_id)
+                return
+            if record.contact_line != line:
+                record.contact_line, record.hidden_line = line, hide_contact(line, self.core.sealer, call_id)
             lines[i] = record.hidden_line
             return
         for i, key in enumerate(keys):
             if key is CONTACT:
-                hidden = hide_contact(lines[i], self.core.sealer, call_id)
-                if record is not None:
-                    record.contact_line, record.hidden_line = lines[i], hidden
-                lines[i] = hidden
+                lines[i] = hide_contact(lines[i], self.core.sealer, call_id)
 
     def reveal_ruri(self, ruri: bytes, views: Views, direction: int, call_id: bytes) -> bytes:
         """A request of the callee comes for the hidden Contact: put the real user back."""

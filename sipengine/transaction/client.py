@@ -114,7 +114,16 @@ class InviteClient(ClientTransaction):
         self, layer: TransactionLayer, branch: bytes, flow: Flow, wire: bytes, user: ClientUser | None,
         ruri: bytes, head: list[bytes], to_line: bytes, cseq: bytes,
     ) -> None:
-        super().__init__(layer, branch, b"INVITE", flow, wire, user)
+        self.layer = layer  # not through super(): once for each call, and it shows
+        self.branch = branch
+        self.method = b"INVITE"
+        self.flow = flow
+        self.wire = wire
+        self.user = user
+        self.state = CALLING
+        self.wait = 0.0
+        self.spent = 0.0
+        self.due = NEVER
         self.ruri = ruri
         self.head = head
         """Via, From, Call-ID and Route lines as sent: what ACK and CANCEL repeat (§17.1.1.3, §9.1)."""

@@ -52,7 +52,10 @@ class ServerTransaction:
             return False
         self.state, repeat, timer = step
         self.last = wire if repeat else b""
-        self._send(wire)
+        if self.flow.closed:
+            self._send(wire)
+        else:
+            self.layer.out.append((wire, self.flow))
         if timer != NONE:
             self._arm(timer, now)
         return True

@@ -17,12 +17,13 @@ Address = tuple[str, int]
 class Listener:
     """A local socket: what it is bound to, and the name it puts into Via, Record-Route and Contact."""
 
-    __slots__ = ("flows", "host", "port", "sent_by", "transport")
+    __slots__ = ("flows", "host", "port", "sent_by", "transport", "v6")
 
     def __init__(self, transport: str, host: str, port: int, sent_by: bytes) -> None:
         self.transport = transport
         """``"udp"`` or ``"tcp"``."""
         self.host = host
+        self.v6 = ":" in host
         self.port = port
         self.sent_by = sent_by
         """``host:port`` as peers shall see it, brackets around IPv6; empty on a wildcard address, where it depends on the peer."""

@@ -102,9 +102,9 @@ class TransportLayer:
     def listener_for(self, transport: str, remote_host: str, preferred: Listener | None = None) -> Listener:
         """Choose the listener from which `remote_host` is reached; TransportError when none has that transport and family."""
         v6 = ":" in remote_host
-        if preferred is not None and preferred.transport == transport and (":" in preferred.host) == v6:
+        if preferred is not None and preferred.transport == transport and preferred.v6 == v6:
             return preferred
-        candidates = [x for x in self.listeners if x.transport == transport and (":" in x.host) == v6]
+        candidates = [x for x in self.listeners if x.transport == transport and x.v6 == v6]
         if not candidates:
             raise TransportError(f"no listener for {transport} to {remote_host}; add one to TRUNKMGR_SIP_LISTEN")
         if len(candidates) > 1 and self._local_address is not no_local_address:

@@ -8,25 +8,24 @@ from __future__ import annotations
 import re
 
 from sipengine.exceptions import LocalProtocolError
-from sipengine.message.values import NameAddr
+from sipengine.message.values import NameAddr, name_addr_of
 
 _BREAKS = re.compile(rb"[\r\n\0]")
 _NO_URI = re.compile(rb"[\x00-\x20<>]")
 _WORDS = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.!%*_+`'~ ")
 
 
-def replaced(current: bytes, display: bytes | None, uri: bytes) -> bytes:
-    """The name-addr that stands for `current`.
+def replaced(line: bytes, display: bytes | None, uri: bytes) -> bytes:
+    """The name-addr that stands for that of a From or To line.
 
     `display`: None leaves it, b"" removes it.  `uri`: b"" leaves it.  Raises LocalProtocolError for what would break its line.
     """
     if display is None or not uri:
-        old = NameAddr.parse(current)
+        old = NameAddr.parse(name_addr_of(line))
         display = old.display if display is None else display
         uri = uri or old.uri
-    for text in (display, uri):
-        if _BREAKS.search(text):
-            raise LocalProtocolError("a display name or URI holds CR, LF or NUL")
+    if display and _BREAKS.search(display):
+        raise LocalProtocolError("a display name holds CR, LF or NUL")
     if _NO_URI.search(uri) or uri.find(b":") < 1:
         raise LocalProtocolError(f"{uri.decode(errors='replace')} is no URI for From or To")
     return b"%b <%b>" % (quoted(display), uri) if display else b"<%b>" % uri
