@@ -15,7 +15,8 @@ _folder = tempfile.mkdtemp(prefix="trunkmgr-test-")
 atexit.register(shutil.rmtree, _folder, ignore_errors=True)
 
 for _name in [name for name in os.environ if name.startswith(("TRUNKMGR_", "UAC_"))]:
-    del os.environ[_name]
+    if _name != "TRUNKMGR_SCREENSHOTS":  # a wish of whoever runs the tests, no setting
+        del os.environ[_name]
 os.environ.update({
     "TRUNKMGR_DATA_DIR": _folder,
     "TRUNKMGR_HTTP": "127.0.0.1:0",

@@ -162,7 +162,7 @@ def registration_row(registration: Registration) -> dict[str, Any]:
         "provider": provider.name if provider else account.r_domain,
         "state": shown.value, "label": label(registration.state, shown), "raw": registration.state,
         "since": epoch(registration.state_time), "code": registration.code,
-        "reason": registration.reason[:REASON_LIMIT], "cause": registration.cause, "why": text.short,
+        "reason": registration.reason[:REASON_LIMIT] if registration.code else "", "cause": registration.cause, "why": text.short,
         "until": epoch(registration.bound_until_time), "next": epoch(registration.next_attempt_time),
         "worker": registration.owner.name if registration.owner else "", "generation": registration.generation,
         "sentence": text.sentence, "fix": text.fix,

@@ -84,7 +84,7 @@ class Registrar:
                 "-A",
                 f'CONTROL="{self._control}"',
                 "-A",
-                f"REALM={realm}",
+                f'REALM="{realm}"',
                 "-A",
                 f"MAX_EXPIRES={max_expires}",
                 "-A",

@@ -36,7 +36,7 @@ def chromium() -> Iterator[Browser]:
         missing("playwright is missing: pip install -r requirements-dev.txt")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=executable, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+            executable_path=executable, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         )
         yield browser
         browser.close()
@@ -58,11 +58,21 @@ class Stand:
 
     def enter(self, l_uuid: str, password: str = "secret", **more: str) -> None:
         provider = self.product.query("SELECT id FROM trunkmgr_provider")[0][0]
-        self.admin.add("uacreg", **{
-            "l_uuid": l_uuid, "l_username": l_uuid, "l_domain": DOMAIN, "r_username": l_uuid,
-            "r_domain": self.registrar.realm, "auth_username": l_uuid, "auth_password": password,
-            "auth_proxy": self.registrar.uri, "provider": str(provider), **more,
-        })
+        self.admin.add(
+            "uacreg",
+            **{
+                "l_uuid": l_uuid,
+                "l_username": l_uuid,
+                "l_domain": DOMAIN,
+                "r_username": l_uuid,
+                "r_domain": self.registrar.realm,
+                "auth_username": l_uuid,
+                "auth_password": password,
+                "auth_proxy": self.registrar.uri,
+                "provider": str(provider),
+                **more,
+            },
+        )
 
 
 @pytest.fixture(scope="module")

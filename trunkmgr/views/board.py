@@ -50,7 +50,7 @@ def headline(counts: dict[Shown, int], calls: int) -> dict[str, str]:
     if not total:
         return {"headline": "Welcome", "subline": "Nothing to watch yet."}
     if bad:
-        head = f"{bad:,} of {total:,} trunk{'' if total == 1 else 's'} need{'s' if total == 1 else ''} attention"
+        head = f"{bad:,} of {total:,} trunk{'' if total == 1 else 's'} need{'s' if bad == 1 else ''} attention"
     else:
         head = "The trunk is fine" if total == 1 else f"All {total:,} trunks are fine"
     return {

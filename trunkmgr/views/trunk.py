@@ -71,6 +71,8 @@ def why(registration: Registration, row: dict[str, Any]) -> dict[str, Any]:
         })
     elif registration.cause == "timeout":
         evidence.append({"sent": False, "key": True, "title": "No answer", "detail": "in 32 s"})
+    elif registration.reason:
+        evidence.append({"sent": False, "key": True, "title": registration.reason, "detail": ""})
     titles = {Shown.REGISTERED: "Working", Shown.REFRESHING: "Under way", Shown.DISABLED: "Switched off",
               Shown.UNKNOWN: "Why is it unknown"}
     return {

@@ -144,7 +144,7 @@
     $('full').hidden = !n;
     $('first').hidden = !!n;
     if ($('head-acts')) $('head-acts').hidden = !n;
-    var head = !n ? 'Welcome' : need ? number(need) + ' of ' + number(n) + (n === 1 ? ' trunk needs' : ' trunks need') + ' attention'
+    var head = !n ? 'Welcome' : need ? number(need) + ' of ' + number(n) + (n === 1 ? ' trunk' : ' trunks') + (need === 1 ? ' needs' : ' need') + ' attention'
       : n === 1 ? 'The trunk is fine' : 'All ' + number(n) + ' trunks are fine';
     var sub = !n ? 'Nothing to watch yet.' : number(c.ref) + ' refused by the provider, ' + number(c.fail) + ' failing, ' +
       number(c.unk) + ' unknown. ' + number(calls) + (calls === 1 ? ' call now.' : ' calls now.');
