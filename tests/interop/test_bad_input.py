@@ -138,7 +138,7 @@ def test_a_taken_port_is_named_and_the_first_service_goes_on(
     second.programs["up"] = up
     assert up.wait(30) != 0
     assert str(port) in up.text
-    assert "use" in up.text, up.text  # "in use": by whom it is not known
+    assert "is taken by another program" in up.text
     assert "Traceback" not in up.text
     stand.product.manage("uacreg", "register", "bob")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -42,18 +43,33 @@ def files(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield str(path.relative_to(folder)), path.read_bytes()
 
 
-def processes(found: dict[str, bytes], until: threading.Event) -> None:
-    """Keep every command line and environment that appears, as `ps eww` would show them."""
-    while not until.is_set():
+class Processes(threading.Thread):
+    """Keeps the command line and the environment of every process that appears, as `ps eww` would show them."""
+
+    LOOKS = 4
+    """A process is looked at this often: what it is called changes when it execs."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.found: dict[str, bytes] = {}
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        looks = dict.fromkeys(self._pids(), self.LOOKS)  # what ran before is not ours
+        while not self.over.wait(0.03):
+            for pid in self._pids():
+                if looks.setdefault(pid, 0) < self.LOOKS:
+                    looks[pid] += 1
+                    self._look(pid)
+
+    def _pids(self) -> list[str]:
+        return [name for name in os.listdir("/proc") if name.isdigit()]
+
+    def _look(self, pid: str) -> None:
         for kind in ("cmdline", "environ"):
-            for path in Path("/proc").glob(f"[0-9]*/{kind}"):
-                try:
-                    data = path.read_bytes()
-                except OSError:
-                    continue
-                if b"manage.py" in data or b"celery" in data or b"TRUNKMGR_" in data:
-                    found[f"{path} {hash(data)}"] = data
-        time.sleep(0.02)
+            with contextlib.suppress(OSError):
+                data = Path(f"/proc/{pid}/{kind}").read_bytes()
+                self.found[f"ps: {kind} of {pid} {len(data)}"] = data
 
 
 @pytest.mark.parametrize("setup", ["embedded", "postgresql-redis"])
@@ -67,19 +83,17 @@ def test_the_password_is_nowhere(
     make = request.getfixturevalue("trunkmgr_up" if setup == "embedded" else "trunkmgr_cluster")
     registrar = kamailio_registrar()
     registrar.set_password("alice", PASSWORD)
-    seen: dict[str, bytes] = {}
-    over = threading.Event()
-    watcher = threading.Thread(target=processes, args=(seen, over))
+    watcher = Processes()
     watcher.start()
     try:
         product: Embedded | Cluster = make({"TRUNKMGR_LOG_LEVEL": "DEBUG"})
         capture = loopback_capture(f"udp port {product.sip[1]}")
         pages = use(product, registrar, place)
     finally:
-        over.set()
+        watcher.over.set()
         watcher.join()
 
-    haystack: dict[str, bytes] = {**seen, **{name: text.encode() for name, text in pages.items()}}
+    haystack: dict[str, bytes] = {**watcher.found, **{f"shown: {name}": text.encode() for name, text in pages.items()}}
     haystack |= {f"data folder: {name}": data for name, data in files(product.folder)}
     haystack["printed"] = product.text.encode()
     haystack["on the wire"] = "".join(packet.text for packet in capture.stop()).encode()
@@ -87,9 +101,11 @@ def test_the_password_is_nowhere(
         haystack["Redis"] = product.redis.dump()
         product.postgres.query("CHECKPOINT")
         haystack |= {f"PostgreSQL: {name}": data for name, data in files(product.postgres.data)}
-    assert any(b"uacreg" in data for name, data in haystack.items() if "printed" not in name), (
-        "the haystack has hay in it"
-    )
+    # The hunt is worth something only where the user name, which is no secret, is found.
+    stored = "PostgreSQL" if isinstance(product, Cluster) else "data folder"
+    for place_ in (stored, "shown", "on the wire"):
+        assert any(b"alice" in data for name, data in haystack.items() if name.startswith(place_)), place_
+    assert any(b"uacreg" in data for name, data in haystack.items() if name.startswith("ps: cmdline"))
     assert any(b"enc1:" in data for data in haystack.values()), "the encrypted form is somewhere"
     found = [
         f"{form} in {name}"

@@ -83,7 +83,7 @@ def test_an_account_saved_in_the_admin_is_registered_within_two_seconds(stand: S
 
 
 def test_an_edit_reaches_the_wire_within_a_tenth_of_a_second(
-    stand: Stand, record_property: Callable[[str, object], None],
+    stand: Stand, record_property: Callable[[str, object], None]
 ) -> None:
     waits, commands = [], []
     for number in range(EDITS):
@@ -107,7 +107,7 @@ def test_an_edit_reaches_the_wire_within_a_tenth_of_a_second(
 
 
 def test_an_order_reaches_the_wire_within_a_tenth_of_a_second(
-    stand: Stand, record_property: Callable[[str, object], None],
+    stand: Stand, record_property: Callable[[str, object], None]
 ) -> None:
     waits = []
     for _ in range(EDITS):
@@ -118,9 +118,7 @@ def test_an_order_reaches_the_wire_within_a_tenth_of_a_second(
         waits.append(sent - wall(placed))
     assert statistics.median(waits) <= 0.1, f"seconds from the order to the wire: {waits}"
     assert stand.product.events("bob")[-1]["trigger"] == "operator"
-    record_property(
-        "figure", f"{type(stand.product).__name__}: order to wire {statistics.median(waits) * 1000:.0f} ms"
-    )
+    record_property("figure", f"{type(stand.product).__name__}: order to wire {statistics.median(waits) * 1000:.0f} ms")
 
 
 def test_calls_come_in_anonymized(stand: Stand, sipp: Callable[..., Sipp]) -> None:
