@@ -69,7 +69,8 @@ class Processes(threading.Thread):
         for kind in ("cmdline", "environ"):
             with contextlib.suppress(OSError):
                 data = Path(f"/proc/{pid}/{kind}").read_bytes()
-                self.found[f"ps: {kind} of {pid} {len(data)}"] = data
+                if b"kamcmd" not in data:  # the test tells the registrar the password that way
+                    self.found[f"ps: {kind} of {pid} {len(data)}"] = data
 
 
 @pytest.mark.parametrize("setup", ["embedded", "postgresql-redis"])
