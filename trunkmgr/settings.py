@@ -99,7 +99,12 @@ else:
     CHANNEL_LAYERS = {
         "default": {
             "BACKEND": "channels_redis.core.RedisChannelLayer",
-            "CONFIG": {"hosts": [{"address": env.redis_url, "socket_connect_timeout": 2}], "capacity": 1000},
+            "CONFIG": {
+                # Channels lets Redis hold a read for 5 s, and so does the client by default: every quiet channel would
+                # look like a dead Redis.
+                "hosts": [{"address": env.redis_url, "socket_connect_timeout": 2, "socket_timeout": 10}],
+                "capacity": 1000,
+            },
         },
     }
 
@@ -161,6 +166,8 @@ LOGGING = {
         "django.request": {"level": "ERROR"},
         "celery": {"level": "WARNING"},
         "uvicorn": {"level": "WARNING"},
+        # A line for each try to connect; whoever needed the connection tells it once.
+        "psycopg.pool": {"level": "ERROR"},
     },
 }
 

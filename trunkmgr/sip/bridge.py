@@ -96,7 +96,7 @@ class Bridge:
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.database = Outage(log, "The database", "Calls and registrations go on; pages and history wait.")
-        self._pages = Outage(log, "The channel layer", "Calls and registrations go on; pages are stale.")
+        self._pages = Outage(log, "The channel layer of the pages", "Calls and registrations go on; pages are stale.")
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="bridge")

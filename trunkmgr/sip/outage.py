@@ -18,7 +18,7 @@ class Outage:
     def failed(self, error: BaseException) -> None:
         self.failures += 1
         if self.failures == 1:
-            cause = " ".join(str(error).split()) or type(error).__name__
+            cause = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             self._log.error("%s does not answer: %s. %s", self._subject, cause, self._consequence)
 
     def worked(self) -> None:
