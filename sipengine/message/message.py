@@ -189,6 +189,8 @@ def parse(data: bytes, stream: bool = False) -> Message:
     if count > MAX_LINES:
         raise ParseError("too many header lines")
     start = lines.pop(0)
+    if not start:
+        raise ParseError("the start line is empty")
     names = CANONICAL
     try:
         keys = [names[line.partition(b":")[0]] for line in lines]

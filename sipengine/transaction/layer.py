@@ -96,6 +96,8 @@ def base_key(message: Message, via_line: bytes, sent_by: bytes, ruri: bytes) -> 
     branch = branch.strip()
     if len(branch) > len(COOKIE) and branch[:7].lower() == b"z9hg4bk":
         return branch + b" " + sent_by
+    if first.find(b";;") >= 0:
+        raise ParseError("Via has an empty parameter")
     line = message.line
     number = line(CSEQ).partition(b":")[2].split()[0]
     return b"|".join((ruri, tag_of(line(FROM)), line(CALL_ID), number, first))

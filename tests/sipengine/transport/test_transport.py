@@ -1,0 +1,145 @@
+"""Streams, names, flows and addresses."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sipengine.events import ResolutionWanted, Target
+from sipengine.exceptions import LocalProtocolError, ParseError, ResolutionError, TransportError
+from sipengine.message import parse
+from sipengine.transport.flow import Flow
+from sipengine.transport.layer import TransportLayer, no_local_address
+from sipengine.transport.locate import Locator
+from sipengine.transport.stream import PING, StreamFramer
+from tests.sipengine.net import PROXY, Net, reply, starts
+
+TABLES = Path(os.environ.get("SIP_TESTDATA", Path(__file__).resolve().parents[3].parent / "shared" / "testdata")) / "rfc-tables"
+ONE = b"OPTIONS sip:a@b SIP/2.0\r\nContent-Length: 3\r\n\r\nabc"
+TWO = b"OPTIONS sip:c@d SIP/2.0\r\nl : 0\r\n\r\n"
+
+
+@pytest.mark.rfc("3261", "18.3")
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 1000])
+def test_messages_are_found_at_every_byte_boundary(size: int) -> None:
+    stream = b"\r\n" + ONE + PING + TWO + b"\r\n" + ONE
+    framer = StreamFramer()
+    found: list[bytes] = []
+    for i in range(0, len(stream), size):
+        found += framer.feed(stream[i : i + size])
+    assert [m for m in found if m != PING] == [ONE, TWO, ONE] and PING in found
+
+
+@pytest.mark.parametrize("field", [b"", b"Content-Length: x\r\n", b"Content-Length: -1\r\n", b"Content-Length: 1\r\nl: 1\r\n", b"l: 70000\r\n"])
+def test_lost_framing_ends_the_stream(field: bytes) -> None:
+    with pytest.raises(ParseError):
+        StreamFramer().feed(b"OPTIONS sip:a@b SIP/2.0\r\n" + field + b"\r\n")
+    with pytest.raises(ParseError):
+        StreamFramer().feed(b"x" * 40000)
+
+
+@pytest.mark.rfc("5626", "3.5.1")
+def test_a_connection_pings_breaks_and_is_replaced() -> None:
+    net = Net(transport="tcp")
+    net.send(net.provider, PING)
+    assert net.provider.take() == [b"\r\n"]
+    net.send(net.provider, b"INVITE x\r\n\r\n")
+    listener = net.endpoint.listeners[1]
+    assert listener.flows == {}
+    assert net.endpoint.counters.bad == 1
+
+
+@pytest.mark.rfc("3261", "18.2.2")
+def test_a_response_finds_a_new_connection_when_its_own_ended() -> None:
+    net = Net(transport="tcp")
+    net.routing.next_hop = b"sip:192.0.2.9:5060;transport=tcp"
+    net.send(net.provider, net.invite())
+    invite = parse(net.phone.take()[0])
+    net.provider.take()
+    flow = net.endpoint.listeners[1].flows["192.0.2.1", 5060]
+    net.wire.fail(net.endpoint, flow, TransportError("reset"))
+    net.send(net.phone, reply(invite, b"180 Ringing"))
+    assert starts(net.provider.take()) == [b"SIP/2.0 180"]
+
+
+@pytest.mark.rfc("3261", "18.2.1")
+@pytest.mark.rfc("3581", "4")
+@pytest.mark.skipif(not TABLES.is_dir(), reason="no test data; set SIP_TESTDATA")
+def test_response_routing_table() -> None:
+    for case in json.loads((TABLES / "via-response-routing.json").read_text())["cases"]:
+        layer = TransportLayer(no_local_address)
+        listener = layer.add_listener("udp", *PROXY)
+        host, _, port = case["src"].partition(":")
+        message = parse(b"OPTIONS sip:a@b SIP/2.0\r\nVia: " + case["via"].encode() + b"\r\n\r\n")
+        _, back = layer.receive_via(message, 0, layer.flow_for(listener, (host, int(port))))
+        for expected in filter(None, case["expect_added"].split(";")):
+            assert f";{expected}" in message.lines[0].decode()
+        if not case["expect_added"]:
+            assert b"received" not in message.lines[0]
+        if "respond_to" in case:
+            assert back.remote == (case["respond_to"].split(":")[0], int(case["respond_to"].split(":")[1]))
+
+
+def test_received_that_a_client_wrote_itself_is_overwritten() -> None:
+    layer = TransportLayer(no_local_address)
+    flow = layer.flow_for(layer.add_listener("udp", *PROXY), ("192.0.2.1", 5060))
+    message = parse(b"OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1;received=6.6.6.6;rport=66;branch=z9hG4bKx\r\n\r\n")
+    layer.receive_via(message, 0, flow)
+    assert b"6.6.6.6" not in message.lines[0] and message.via.rport == 5060 and message.via.branch == b"z9hG4bKx"
+
+
+def test_a_wildcard_listener_is_called_by_the_address_of_the_route_to_each_peer() -> None:
+    asked: list[Any] = []
+    layer = TransportLayer(lambda transport, remote: asked.append(remote) or ("10.0.0.1" if remote.startswith("10.") else "192.0.2.5"))
+    listener = layer.add_listener("udp", "0.0.0.0", 5060)
+    inside, outside = layer.flow_for(listener, ("10.0.0.7", 5060)), layer.flow_for(listener, ("198.51.100.1", 5060))
+    assert inside.sent_by == b"10.0.0.1:5060" and outside.via.startswith(b"Via: SIP/2.0/UDP 192.0.2.5:5060;")
+    layer.flow_for(listener, ("10.0.0.7", 9999))
+    assert asked == ["10.0.0.7", "198.51.100.1"]
+    assert layer.is_own(b"10.0.0.1", None) and layer.is_own(b"192.0.2.5", 5060) and not layer.is_own(b"192.0.2.5", 5070)
+    with pytest.raises(LocalProtocolError):
+        bare = TransportLayer(no_local_address)
+        bare.flow_for(bare.add_listener("udp", "0.0.0.0", 5060), ("10.0.0.7", 5060))
+
+
+def test_the_listener_follows_transport_family_and_route() -> None:
+    layer = TransportLayer(lambda transport, remote: "192.0.2.6")
+    one, two = layer.add_listener("udp", *PROXY), layer.add_listener("udp", "192.0.2.6", 5060)
+    six = layer.add_listener("udp", "2001:db8::5", 5060)
+    assert layer.listener_for("udp", "198.51.100.1") is two and layer.listener_for("udp", "198.51.100.1", one) is one
+    assert layer.listener_for("udp", "2001:db8::9", one) is six and layer.flow_for(six, ("::1", 1)).sent_by == b"[2001:db8::5]:5060"
+    with pytest.raises(TransportError):
+        layer.listener_for("tcp", "198.51.100.1")
+
+
+def test_flows_are_bounded() -> None:
+    layer = TransportLayer(no_local_address)
+    listener = layer.add_listener("udp", *PROXY)
+    for port in range(1, 40000):
+        layer.flow_for(listener, ("192.0.2.1", port))
+    assert len(listener.flows) <= 16384
+
+
+def test_numeric_hosts_are_located_at_once_and_names_by_the_host() -> None:
+    events: deque[Any] = deque()
+    locator = Locator(events)
+    found: list[Any] = []
+    locator.locate("sip:x@[::1]:5070;transport=TCP", lambda targets, now: found.append(targets), 1.0)
+    assert found == [[Target("tcp", ("::1", 5070))]] and not events
+    for _ in range(2):
+        locator.locate(b"sip:PBX.example", lambda targets, now: found.append((targets, now)), 1.0)
+    assert list(events) == [ResolutionWanted("pbx.example", None, None)]
+    locator.resolved(events[0], [Target("udp", ("192.0.2.1", 5060))], 2.0)
+    assert found[1:] == [([Target("udp", ("192.0.2.1", 5060))], 2.0)] * 2
+    locator.locate(b"tel:+49", lambda targets, now: found.append(targets), 1.0)
+    assert isinstance(found[-1], ResolutionError)
+
+
+def test_a_flow_says_whether_it_is_reliable() -> None:
+    layer = TransportLayer(no_local_address)
+    assert not Flow(layer.add_listener("udp", *PROXY), PROXY).reliable and Flow(layer.add_listener("tcp", *PROXY), PROXY).reliable
