@@ -74,7 +74,7 @@ def on_failed(context: ResponseContext, branch: Branch, now: float) -> None:
         return
     best = choose(context)
     context.status = best.status
-    if context.failure_hook is not None and not context.cancelled and len(context.branches) < context.core.configuration.max_targets:
+    if context.hunts and not context.cancelled and len(context.branches) < context.core.configuration.max_targets:
         hook = context.failure_hook
         if context.on_failure:
             hook = getattr(context.routing, context.on_failure)
