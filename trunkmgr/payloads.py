@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Any
 
 from django.db.models import Count
-from django.urls import reverse
 from django.utils import timezone
 
 from trunkmgr.causes import CAUSES, REASON_LIMIT, UNDER_WAY, Explanation, Shown, explain
@@ -162,7 +161,9 @@ def registration_row(registration: Registration) -> dict[str, Any]:
         "provider": provider.name if provider else account.r_domain,
         "state": shown.value, "label": label(registration.state, shown), "raw": registration.state,
         "since": epoch(registration.state_time), "code": registration.code,
-        "reason": registration.reason[:REASON_LIMIT] if registration.code else "", "cause": registration.cause, "why": text.short,
+        # Without a code the reason is our own, and stands in the cause's words already.
+        "reason": registration.reason[:REASON_LIMIT] if registration.code else "",
+        "cause": registration.cause, "why": text.short,
         "until": epoch(registration.bound_until_time), "next": epoch(registration.next_attempt_time),
         "worker": registration.owner.name if registration.owner else "", "generation": registration.generation,
         "sentence": text.sentence, "fix": text.fix,
@@ -179,9 +180,8 @@ def label(state: str, shown: Shown) -> str:
 
 
 def seen_row(registration: Registration, now: datetime) -> dict[str, Any]:
-    """Give the row as a page drawn at `now` shows it: Unknown where nobody watches, with the page's address."""
+    """Give the row as a page drawn at `now` shows it: Unknown where nobody watches."""
     row = registration_row(registration)
-    row["url"] = reverse("status:trunk", args=[row["l_uuid"]])
     key, age = silence(registration.owner, now)
     unseen = "" if registration.state == State.DISABLED else key or ("lapsed" if lapsed(registration, now) else "")
     if unseen:

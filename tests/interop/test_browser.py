@@ -15,7 +15,7 @@ import pytest
 
 from tests.interop.conftest import Place
 from tests.interop.peers import Registrar
-from tests.interop.product import Admin, Embedded
+from tests.interop.product import Admin, Cluster, Embedded
 from tests.interop.programs import ROOT, eventually, missing, program
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def chromium() -> Iterator[Browser]:
 @dataclass
 class Stand:
     registrar: Registrar
-    product: Embedded
+    product: Embedded | Cluster
     admin: Admin
     place: Place
 
@@ -263,6 +263,56 @@ def test_nothing_scrolls_sideways(chromium: Browser, stand: Stand, width: int) -
         reader.page.goto(stand.url + path)
         reader.live()
         assert reader.page.evaluate("document.documentElement.scrollWidth") == width, path
+    reader.context.close()
+
+
+def test_thousands_of_trunks_are_a_few_rows(reader: Reader) -> None:
+    number = 2000
+    columns = "l_uuid,l_username,l_domain,r_username,r_domain,auth_username,auth_password,flags"
+    lines = [f"z{i:04},z{i:04},{DOMAIN},z{i:04},voip.nordfon.example,z{i:04},secret,1" for i in range(number)]
+    reader.stand.product.manage("uacreg", "import", "-", stdin="\n".join([columns, *lines]) + "\n")
+    page = reader.page
+    page.wait_for_selector(f"#count:text-is('{number + 2:,} trunks')", timeout=30000)
+    page.reload()
+    reader.live()
+    page.click("[data-order=flat]")
+    assert page.evaluate("document.querySelectorAll('*').length") < 2500
+    assert page.get_attribute("#table", "aria-rowcount") == str(number + 3)
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    page.wait_for_selector(row(f"z{number - 1:04}"), timeout=3000)
+    assert page.locator("#rows tr.r").count() < 60
+    reader.stand.product.manage("shell", "-c", (
+        "from trunkmgr.services import accounts\nfrom trunkmgr.models import UacReg\n"
+        "for u in UacReg.objects.filter(l_uuid__startswith='z').values_list('l_uuid', flat=True): accounts.remove(u)"
+    ))
+    page.wait_for_selector("#count:text-is('2 trunks')", timeout=30000)
+
+
+def test_a_silent_worker_makes_its_trunks_unknown(
+    chromium: Browser, kamailio_registrar: Callable[..., Registrar], trunkmgr_cluster: Callable[..., Cluster],
+    place: Place,
+) -> None:
+    """On PostgreSQL and Redis, where the pages outlive the SIP worker."""
+    registrar = kamailio_registrar(place.provider_2)
+    product = trunkmgr_cluster({"TRUNKMGR_NODE": "edge-2"})
+    admin = product.admin()
+    admin.add("provider", name="Rheintel", domain=registrar.realm, proxy=registrar.uri, addresses=place.provider_2)
+    admin.add("domain", l_domain=DOMAIN, next_hop=f"sip:{place.pbx}:5060")
+    stand = Stand(registrar, product, admin, place)
+    reader = Reader(chromium, stand)
+    reader.live()
+    stand.enter("main")
+    page = reader.page
+    page.wait_for_selector(f"{row('main')} .badge.b-ok", timeout=5000)
+    product.programs["runsip"].kill()
+    page.wait_for_selector(f"{row('main')} .badge.b-unk", timeout=20000)
+    assert page.inner_text(f"{row('main')} .why") == "Worker silent"
+    assert page.inner_text(f"{row('main')} .x") == "–"
+    assert page.inner_text("h1") == "1 of 1 trunk needs attention"
+    assert page.inner_text("#todo b").startswith("edge-2 has sent no beat for 1")
+    product.start_one("runsip")
+    page.wait_for_selector(f"{row('main')} .badge.b-ok", timeout=40000)
+    assert not reader.complaints
     reader.context.close()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.urls import reverse
 from django.utils import timezone
 
 from trunkmgr import payloads, selectors
@@ -29,7 +30,7 @@ def board(request: HttpRequest) -> HttpResponse:
     page = Paginator([row for row in rows if only in ("", row["state"])], PAGE).get_page(request.GET.get("page"))
     calls = payloads.calls_going_on()
     for row in page:
-        row["calls"] = calls.get(row["l_uuid"], 0)
+        row |= {"calls": calls.get(row["l_uuid"], 0), "url": reverse("status:trunk", args=[row["l_uuid"]])}
     return render(request, "status/board.html", {
         "here": "board", "now": now, "now_epoch": payloads.epoch(now), "page": page, "only": only, "total": len(rows),
         "totals": [{"key": state.value, "label": state.label, "count": counts[state]} for state in TOTALS],
