@@ -1,4 +1,4 @@
-"""Cost of one call in the core, without sockets: INVITE, 180, 200, ACK, BYE, 200, From hidden and restored, Contact hidden.
+"""Cost of one call in the core, without sockets: INVITE, 180, 200, ACK, BYE, 200; From and Contact hidden, restored.
 
 usage: python bench/micro.py [CALLS] [--plain]      prints microseconds for each kind of message and for the call
 `--plain` relays without changing identities.  The machine drifts: compare runs that alternate.
@@ -29,7 +29,7 @@ STEPS = ("INVITE", "180", "200", "ACK", "BYE", "200 BYE")
 
 class Routing:
     def __init__(self, plain: bool) -> None:
-        self.accounts = {"acc%06d" % n: b"sip:acc%06d@127.0.0.1" % n for n in range(100)}
+        self.accounts = {"acc%06d" % n: b"sip:acc%06d@127.0.0.1" % n for n in range(100)}  # noqa: UP031 - one format for str and bytes
         self.plain = plain
 
     def __call__(self, context) -> None:
@@ -133,7 +133,9 @@ def main() -> None:
         sent = batch(5, [reply(m, b"200 OK", i=i) for (m, _), i in zip(byes, ids, strict=True)], phone)
         assert len(sent) == BATCH and b"Alice" in sent[0][0], sent[:1]
     kinds = {name: round(total / calls / 1000, 2) for name, total in zip(STEPS, spent, strict=True)}
-    print(kinds, "timers", round(timers / calls / 1000, 2), "us a call:", round((sum(spent) + timers) / calls / 1000, 1))
+    print(
+        kinds, "timers", round(timers / calls / 1000, 2), "us a call:", round((sum(spent) + timers) / calls / 1000, 1)
+    )
     print(endpoint.counters.as_dict(), endpoint.live)
 
 

@@ -1,4 +1,4 @@
-"""Calls an ASGI application once for each response context, in pure ASGI: scope type `sip`, nothing received, nothing sent.
+"""Calls an ASGI application once for each response context: scope type `sip`, nothing received, nothing sent.
 
 The coroutine is stepped by hand (`sipengine.asyncio.tasks`): one that never suspends costs no task.
 """

@@ -16,8 +16,9 @@ class Configuration:
     timer_c: float = 181.0
     """RFC 3261 §16.6 step 11: more than three minutes."""
     restore_mode: str = "auto"
-    """`auto`: replies and requests within the dialog get their From and To back; `manual`: the routing calls `uac_restore_from`
-    and `uac_restore_to`; `none`: nothing is stored, replies keep what was changed."""
+    """`auto`: replies and requests within the dialog get their From and To back; `manual`: the routing calls
+    `uac_restore_from` and `uac_restore_to`; `none`: nothing is stored, replies keep what was changed.
+    """
     restore_codec: str = "sealed"
     """`sealed`: authenticated encryption; `kamailio`: the seed module's XOR and base64, which anybody can read."""
     restore_passwd: str = field(default="", repr=False)
@@ -30,7 +31,7 @@ class Configuration:
     aliases: tuple[str, ...] = ()
     """`host` or `host:port` under which peers name us besides our listeners."""
     dialog_lifetime: float = 43200.0
-    """Seconds after the last request of a call until it is taken for ended: a BYE that never came must not stay for ever."""
+    """Seconds after the last request of a call until it counts as ended: its BYE may never come."""
     max_transactions: int = 200_000
     """Server transactions; beyond it new requests get 503, requests of a call that stands still pass."""
     max_targets: int = 10

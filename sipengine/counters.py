@@ -5,8 +5,8 @@ from __future__ import annotations
 
 class Counters:
     __slots__ = (
-        "bad", "calls", "denied", "forged", "hook_failures", "overload", "received", "rejected", "retransmissions", "sent",
-        "stray", "timeouts", "token_too_long", "transport_errors",
+        "bad", "calls", "denied", "forged", "hook_failures", "overload", "received", "rejected", "retransmissions",
+        "sent", "stray", "timeouts", "token_too_long", "transport_errors",
     )  # fmt: skip
 
     def __init__(self) -> None:

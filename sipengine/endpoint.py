@@ -1,7 +1,7 @@
-"""The SIP endpoint: bytes, time and verdicts in; bytes, events and one deadline out (sans-I/O, as h11 and aioquic do it).
+"""The SIP endpoint: bytes, time and verdicts in; bytes, events and one deadline out (sans-I/O, as h11 does it).
 
-The host calls a verb, then drains `out` and `events` and asks `next_at()`.  Receiving never raises for what a peer sent.
-Times are seconds of any clock that only goes forward.
+The host calls a verb, then drains `out` and `events` and asks `next_at()`.  Receiving never raises for what a peer
+sent. Times are seconds of any clock that only goes forward.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ LocalRoute = Callable[[Message, Flow], None]
 class Endpoint:
     """One SIP element: proxy core, registrations, and all that lies below them.
 
-    `application` is called with the response context of each new request and must see to it that `context.routed` is called
-    once.  `admission` is asked before a request is looked at; responses are matched by branch.  `entropy(n)` gives n random bytes.
-    `local_address(transport, remote_host)` names the local address of the route there; needed only for wildcard listeners.
+    `application` is called with the response context of each new request and must see to it that `context.routed` is
+    called once.  `admission` is asked before a request is looked at; responses are matched by branch.  `entropy(n)`
+    gives n random bytes. `local_address(transport, remote_host)` names the local address of the route there; needed
+    only for wildcard listeners.
     """
 
     def __init__(
@@ -72,15 +73,16 @@ class Endpoint:
         if configuration.restore_codec == "kamailio":
             codec = KamailioCodec(configuration.restore_passwd, *names)
         self.proxy = ProxyCore(
-            configuration, application, self.transport, self.transactions, self._locator, self.identifiers, sealer, codec,
-            self.events,
+            configuration, application, self.transport, self.transactions, self._locator, self.identifiers, sealer,
+            codec, self.events,
         )
         self._admission = admission
         self.registrations = Registrations(self)
 
     @property
     def resume(self) -> Resume:
-        """How a hook that finished late gets back in; the host sets it: `resume(verb)` calls `verb(now)`, then drains."""
+        """How a hook that finished late gets back in; the host sets it: `resume(verb)` calls `verb(now)`, then drains.
+        """
         return self.proxy.resume
 
     @resume.setter
@@ -104,11 +106,14 @@ class Endpoint:
         return self.transport.listeners
 
     def add_listener(self, transport: str, host: str, port: int, sent_by: bytes | None = None) -> Listener:
-        """Declare a bound socket.  `sent_by`: what peers call it; on a wildcard address it follows the route to the peer."""
+        """Declare a bound socket.  `sent_by`: what peers call it; on a wildcard address it follows the route to the
+        peer.
+        """
         return self.transport.add_listener(transport, host, port, sent_by)
 
     def flow_for(self, listener: Listener, remote: Address) -> Flow:
-        """UDP: the flow to that address.  Stream: the live connection to it, or one that the host opens when it sends."""
+        """UDP: the flow to that address.  Stream: the live connection to it, or one that the host opens when it sends.
+        """
         return self.transport.flow_for(listener, remote)
 
     def accept(self, listener: Listener, remote: Address) -> Flow | None:
@@ -133,7 +138,8 @@ class Endpoint:
         self._receive(data, flow, now, False)
 
     def receive_stream(self, data: bytes, flow: Flow, now: float) -> None:
-        """Take bytes of a connection; `flow.closed` afterwards means that its framing is lost and the host closes it."""
+        """Take bytes of a connection; `flow.closed` afterwards means that its framing is lost and the host closes it.
+        """
         framer = flow.framer
         if framer is None:
             framer = flow.framer = StreamFramer()
@@ -224,13 +230,14 @@ class Endpoint:
 
     # requests of our own
     def send_request(
-        self, method: bytes, ruri: bytes, headers: Iterable[tuple[bytes, bytes] | bytes], body: bytes = b"", *, flow: Flow,
-        now: float, on_response: Callable[[int, Message, float], None], on_failure: Callable[[SipError, float], None],
+        self, method: bytes, ruri: bytes, headers: Iterable[tuple[bytes, bytes] | bytes], body: bytes = b"", *,
+        flow: Flow, now: float, on_response: Callable[[int, Message, float], None],
+        on_failure: Callable[[SipError, float], None],
     ) -> ClientTransaction:
         """Send a request of our own: Via, Max-Forwards, User-Agent and Content-Length are added.
 
-        `on_response(status, message, now)` gets every response, provisional ones too; `on_failure` a timeout or a flow that
-        failed.  Raises ParseError or LocalProtocolError for a request that must not be sent.
+        `on_response(status, message, now)` gets every response, provisional ones too; `on_failure` a timeout or a flow
+        that failed.  Raises ParseError or LocalProtocolError for a request that must not be sent.
         """
         message = build.request(method, ruri, headers, body)
         keys, lines = message.keys, message.lines
@@ -270,7 +277,9 @@ class _LocalUser:
 
     __slots__ = ("_on_failure", "_on_response")
 
-    def __init__(self, on_response: Callable[[int, Message, float], None], on_failure: Callable[[SipError, float], None]) -> None:
+    def __init__(
+        self, on_response: Callable[[int, Message, float], None], on_failure: Callable[[SipError, float], None]
+    ) -> None:
         self._on_response = on_response
         self._on_failure = on_failure
 

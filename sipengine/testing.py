@@ -1,7 +1,7 @@
 """Wire: endpoints and scripted stations joined by a virtual network and clock, for tests of the core.
 
-It can lose, delay (and so reorder) and duplicate datagrams; streams are reliable and in order.  Chance comes from the caller,
-so a run repeats exactly.  It makes no SIP: stations are handed bytes.
+It can lose, delay (and so reorder) and duplicate datagrams; streams are reliable and in order.  Chance comes from the
+caller, so a run repeats exactly.  It makes no SIP: stations are handed bytes.
 """
 
 from __future__ import annotations

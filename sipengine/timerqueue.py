@@ -1,8 +1,8 @@
 """One deadline out of many: a FIFO lane for each constant delay and a heap for the rest.
 
-Nearly every SIP timer is one of a dozen constants (RFC 3261 §17), so a lane is sorted by construction: arming is an append.
-Nothing is ever cancelled: an entry is stale once its owner's `due` moved on, and goes when its time comes.  A heap that holds
-32-second entries costs four times as much; a timer wheel drifts.
+Nearly every SIP timer is one of a dozen constants (RFC 3261 §17), so a lane is sorted by construction: arming is an
+append. Nothing is ever cancelled: an entry is stale once its owner's `due` moved on, and goes when its time comes.  A
+heap that holds 32-second entries costs four times as much; a timer wheel drifts.
 """
 
 from __future__ import annotations

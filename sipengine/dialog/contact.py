@@ -1,7 +1,7 @@
 """Hides the user part of the caller's Contact and puts it back into the Request-URI of requests that come for it.
 
-The hidden user is sealed and carries its own answer, so it survives a restart and a Contact that changes within the call.
-The host stays: requests of the call pass by us on their way to it.
+The hidden user is sealed and carries its own answer, so it survives a restart and a Contact that changes within the
+call. The host stays: requests of the call pass by us on their way to it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def _hide(value: bytes, sealer: Sealer, call_id: bytes) -> bytes:
     if uri.user is None:
         return b"<%b>%b" % (contact.uri, contact.params)
     user = PREFIX + sealer.seal(uri.user, _bound_to(call_id))
-    return b"<%b>%b" % (bytes(SipUri(uri.scheme, user, uri.host, uri.port, uri.parameters, uri.headers)), contact.params)
+    uri = SipUri(uri.scheme, user, uri.host, uri.port, uri.parameters, uri.headers)
+    return b"<%b>%b" % (bytes(uri), contact.params)
 
 
 def reveal(ruri: bytes, sealer: Sealer, call_id: bytes) -> bytes:

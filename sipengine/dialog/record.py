@@ -14,7 +14,8 @@ LOOK = 32.0
 
 class DialogRecord:
     __slots__ = (
-        "answered", "contact_line", "due", "expires_at", "from_hidden", "from_line", "hidden_line", "key", "mark", "over", "table", "tags", "token", "views",
+        "answered", "contact_line", "due", "expires_at", "from_hidden", "from_line", "hidden_line", "key",
+        "mark", "over", "table", "tags", "token", "views",
     )  # fmt: skip
 
     def __init__(self, table: DialogTable, key: bytes, views: Views, expires_at: float) -> None:
@@ -61,7 +62,8 @@ class DialogTable:
         return len(self.records)
 
     def add(self, call_id: bytes, caller_tag: bytes, views: Views, expires_at: float, now: float) -> DialogRecord:
-        """A new record; where a living one has this call's key, the new one is found once `found_by_token` was called."""
+        """A new record; where a living one has this call's key, the new one is found once `found_by_token` was called.
+        """
         key = call_id + b" " + caller_tag
         record = DialogRecord(self, key, views, expires_at)
         other = self.records.get(key)

@@ -16,7 +16,7 @@ NONCE = 12
 _TO_URL = bytes.maketrans(b"+/", b"-_")
 _FROM_URL = bytes.maketrans(b"-_", b"+/")
 FORBIDDEN = ("via", "cseq", "from", "path", "date", "route", "allow", "event", "call-", "conta", "conte", "max-f")
-"""No token holds one of these in any case: careless peers find header fields by searching for a bare substring (SIPp does).
+"""No token holds one of these in any case: careless peers find header fields by a bare substring (SIPp does).
 
 Longer names come up once in ten million tokens and more.
 """

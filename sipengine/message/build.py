@@ -46,8 +46,8 @@ def head_of(message: Message) -> list[bytes]:
 
 
 def response(
-    head: list[bytes], status: int, reason: bytes = b"", to_tag: bytes = b"", extra: Iterable[bytes] = (), body: bytes = b""
-) -> bytes:
+    head: list[bytes], status: int, reason: bytes = b"", to_tag: bytes = b"", extra: Iterable[bytes] = (), body: bytes
+    = b"" ) -> bytes:
     """Wire form of our own response; `to_tag` is added where the request's To has none (§8.2.6.2)."""
     lines = head
     if to_tag:

@@ -51,10 +51,10 @@ SHARED = {
 }  # fmt: skip
 
 LISTS = frozenset({
-    VIA, ROUTE, RECORD_ROUTE, CONTACT, PROXY_REQUIRE, b"path", b"service-route", b"supported", b"require", b"unsupported",
-    b"allow", b"accept", b"accept-encoding", b"accept-language", b"content-encoding", b"content-language", b"in-reply-to",
-    b"warning", b"allow-events", b"p-asserted-identity", b"p-preferred-identity", b"p-associated-uri", b"diversion",
-    b"history-info", b"error-info", b"alert-info", b"call-info", b"remote-party-id",
+    VIA, ROUTE, RECORD_ROUTE, CONTACT, PROXY_REQUIRE, b"path", b"service-route", b"supported", b"require",
+    b"unsupported", b"allow", b"accept", b"accept-encoding", b"accept-language", b"content-encoding",
+    b"content-language", b"in-reply-to", b"warning", b"allow-events", b"p-asserted-identity", b"p-preferred-identity",
+    b"p-associated-uri", b"diversion", b"history-info", b"error-info", b"alert-info", b"call-info", b"remote-party-id",
 })  # fmt: skip
 """Fields whose grammar is a comma-separated list; no other field is ever split (RFC 3261 §7.3.1)."""
 

@@ -1,7 +1,7 @@
 """SIP messages as bytes: a start line, header lines left as they came, a body (RFC 3261 §7, §18.3, §25).
 
-An edit replaces whole lines; what nobody edits leaves byte-identical.  Values are parsed only when somebody asks for them.
-Bodies are never looked at.
+An edit replaces whole lines; what nobody edits leaves byte-identical.  Values are parsed only when somebody asks for
+them. Bodies are never looked at.
 """
 
 from __future__ import annotations

@@ -86,9 +86,11 @@ def param(text: bytes, name: bytes) -> bytes | None:
 
 
 def params_at(line: bytes) -> int:
-    """Where the header parameters of a From, To or Contact line begin (behind '>' or at ';'; the line's end without any).
+    """Where the header parameters of a From, To or Contact line begin (behind '>' or at ';'; the line's end without
+    any).
 
-    Works on a whole line or on a value.  Quotes are closed first, so a tag in a display name or in a URI is never taken.
+    Works on a whole line or on a value.  Quotes are closed first, so a tag in a display name or in a URI is never
+    taken.
     """
     quote = line.find(b'"')
     angle = line.find(b"<")

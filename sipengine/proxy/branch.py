@@ -1,4 +1,4 @@
-"""A branch: one target of a response context, its addresses one after the other, timer C (RFC 3261 §16.6, §16.8, §16.9)."""
+"""A branch: one target of a response context, its addresses in turn, timer C (RFC 3261 §16.6, §16.8, §16.9)."""
 
 from __future__ import annotations
 

@@ -50,10 +50,10 @@ class Marks:
 
 class ResponseContext:
     __slots__ = (
-        "_call_id", "_du", "_key", "_ruri", "appended", "branches", "cancelled", "contact_hidden", "core", "dialog_views",
-        "direction",
-        "failure_hook", "flow", "from_line", "from_tag", "hidden", "loop", "marks", "message", "method", "new_from", "new_to", "on_branch",
-        "on_failure", "on_reply", "record", "record_routed", "reply", "restore_from", "restore_to", "routing", "server", "status", "step", "stepping",
+        "_call_id", "_du", "_key", "_ruri", "appended", "branches", "cancelled", "contact_hidden", "core",
+        "dialog_views", "direction", "failure_hook", "flow", "from_line", "from_tag", "hidden", "loop",
+        "marks", "message", "method", "new_from", "new_to", "on_branch", "on_failure", "on_reply", "record",
+        "record_routed", "reply", "restore_from", "restore_to", "routing", "server", "status", "step", "stepping",
         "to_line", "verdict",
     )  # fmt: skip
 
@@ -189,7 +189,9 @@ class ResponseContext:
         self.new_to = replaced(self.to_line, display, uri)
 
     def uac_restore_from(self) -> bool:
-        """`restore_mode` manual: give the receiver of an in-dialog request its own view of From (both headers go together)."""
+        """`restore_mode` manual: give the receiver of an in-dialog request its own view of From (both headers go
+        together).
+        """
         return self.uac_restore_to()
 
     def uac_restore_to(self) -> bool:
@@ -316,8 +318,8 @@ class ResponseContext:
         if not (new_from or new_to or self.hidden or self.contact_hidden):
             return None
         return Views(
-            name_addr_of(self.from_line) if new_from else b"", new_from, name_addr_of(self.to_line) if new_to else b"", new_to,
-            self.hidden, self.contact_hidden,
+            name_addr_of(self.from_line) if new_from else b"", new_from,
+            name_addr_of(self.to_line) if new_to else b"", new_to, self.hidden, self.contact_hidden,
         )
 
     def answer(self, status: int, now: float, reason: bytes = b"", extra: tuple[bytes, ...] = ()) -> None:

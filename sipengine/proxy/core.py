@@ -1,7 +1,7 @@
-"""The proxy core: a received request on its way to a response context, its branches, or the call it belongs to (RFC 3261 §16).
+"""The proxy core: a received request on its way to a response context, its branches, or its call (RFC 3261 §16).
 
-Reads like §16.3 to §16.6; §16.7 is `response`, §12 is `within`.  The application decides about each new request; ACK, CANCEL,
-retransmissions, and requests within a call (except in restore_mode manual) do not ask it.
+Reads like §16.3 to §16.6; §16.7 is `response`, §12 is `within`.  The application decides about each new request; ACK,
+CANCEL, retransmissions, and requests within a call (except in restore_mode manual) do not ask it.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ RETRY_AFTER = (b"Retry-After: 10",)
 
 class ProxyCore:
     def __init__(
-        self, configuration: Configuration, application: Application, transport: TransportLayer, transactions: TransactionLayer,
-        locator: Locator, identifiers: Identifiers, sealer: Sealer, codec: RestoreCodec, events: deque[Event],
+        self, configuration: Configuration, application: Application, transport: TransportLayer,
+        transactions: TransactionLayer, locator: Locator, identifiers: Identifiers, sealer: Sealer,
+        codec: RestoreCodec, events: deque[Event],
     ) -> None:
         self.configuration = configuration
         self.application = application
@@ -71,7 +72,7 @@ class ProxyCore:
 
     # §16.3, §16.4
     def on_request(self, message: Message, flow: Flow, now: float) -> None:
-        """Take a parsed request of an admitted source.  Raises ParseError or ValueError for what is to be answered 400."""
+        """Take a parsed request of an admitted source; ParseError or ValueError mean that it is to be answered 400."""
         method, ruri = validation.split_request_line(message.start)
         keys, lines = message.keys, message.lines
         i_via = keys.index(VIA)
@@ -166,7 +167,9 @@ class ProxyCore:
             self._clean[ruri] = clean
         return clean
 
-    def _refuse(self, server: ServerTransaction, error: ProtocolError, now: float, extra: tuple[bytes, ...] = ()) -> None:
+    def _refuse(
+        self, server: ServerTransaction, error: ProtocolError, now: float, extra: tuple[bytes, ...] = ()
+    ) -> None:
         self.counters.rejected += 1
         server.own_response(error.status, now, b"", extra)
 
@@ -205,7 +208,8 @@ class ProxyCore:
 
     # §13.2.2.4: an ACK for 2xx is no transaction; same branch for each repetition
     def _on_ack(
-        self, message: Message, ruri: bytes, flow: Flow, base: bytes, call_id: bytes, from_tag: bytes, to_tag: bytes, now: float
+        self, message: Message, ruri: bytes, flow: Flow, base: bytes, call_id: bytes, from_tag: bytes, to_tag: bytes,
+        now: float,
     ) -> None:
         if not to_tag or ROUTE not in message.keys:
             self.counters.stray += 1
@@ -347,7 +351,8 @@ class ProxyCore:
             self.counters.calls += 1
             self.events.append(
                 CallStarted(
-                    marks.key, context.call_id, marks.l_uuid, marks.direction, marks.caller, marks.callee, marks.anonymous, now
+                    marks.key, context.call_id, marks.l_uuid, marks.direction, marks.caller, marks.callee,
+                    marks.anonymous, now,
                 )
             )
         return record

@@ -117,7 +117,6 @@ def forward_ack(core: ProxyCore, message: Message, ruri: bytes, flow: Flow, base
     message.start = b"ACK %b SIP/2.0" % ruri
     if CONTENT_LENGTH not in message.keys:
         message.append(b"Content-Length: %d" % len(message.body))
-
     targets = core.locator.known(hop)
     if targets is not None:
         _send_ack(core, message, flow, base, targets)
@@ -125,7 +124,9 @@ def forward_ack(core: ProxyCore, message: Message, ruri: bytes, flow: Flow, base
         core.locator.locate(hop, lambda found, at: _send_ack(core, message, flow, base, found), now)
 
 
-def _send_ack(core: ProxyCore, message: Message, flow: Flow, base: bytes, targets: list[Target] | ResolutionError) -> None:
+def _send_ack(
+    core: ProxyCore, message: Message, flow: Flow, base: bytes, targets: list[Target] | ResolutionError
+) -> None:
     if isinstance(targets, ResolutionError):
         core.counters.transport_errors += 1
         return

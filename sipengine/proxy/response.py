@@ -1,4 +1,4 @@
-"""Responses on their way back: every provisional and 2xx at once, else the best when all branches ended (RFC 3261 §16.7)."""
+"""Responses on their way back: provisionals and 2xx at once, else the best when all branches ended (RFC 3261 §16.7)."""
 
 from __future__ import annotations
 

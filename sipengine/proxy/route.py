@@ -1,4 +1,4 @@
-"""Route sets: what is ours is taken off, strict routers get their form (RFC 3261 §16.4, §16.6 step 6, §16.12, RFC 5658)."""
+"""Route sets: what is ours is taken off, strict routers get their form (RFC 3261 §16.4, §16.6, §16.12, RFC 5658)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def own_uri_params(transport: TransportLayer, uri: bytes) -> bytes | None:
 
 
 def take_own_routes(message: Message, flow: Flow, transport: TransportLayer) -> bytes | None:
-    """Take our value off the top of the route set, both of a pair; returns their parameters, None when the top is not ours."""
+    """Take our value off the top of the route set, both of a pair; returns their parameters, None for a foreign top."""
     params = _take_top(message, flow, transport)
     if params is not None and PAIR in params and ROUTE in message.keys:
         second = _take_top(message, flow, transport)
@@ -57,7 +57,7 @@ def _take_top(message: Message, flow: Flow, transport: TransportLayer) -> bytes 
 
 
 def undo_strict_router(message: Message, ruri: bytes, transport: TransportLayer) -> bytes:
-    """A strict router before us put our Record-Route value into the Request-URI: the last Route is the real one (§16.4)."""
+    """A strict router before us put our Record-Route value into the Request-URI: the last Route is the real one."""
     if ruri.find(b";lr") < 0 or ROUTE not in message.keys or own_uri_params(transport, ruri) is None:
         return ruri
     routes = message.get_list(ROUTE)

@@ -43,7 +43,8 @@ def check_cseq(line: bytes, method: bytes) -> bytes:
 
 
 def clean_ruri(ruri: bytes) -> bytes:
-    """The Request-URI as it may go on: header parts are cut off, they must never become header fields (RFC 4475 §3.1.1.4).
+    """The Request-URI as it may go on: header parts are cut off, they must never become header fields (RFC 4475
+    §3.1.1.4).
 
     Raises ParseError (400) or UnsupportedUriScheme (416).
     """

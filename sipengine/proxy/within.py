@@ -1,7 +1,7 @@
 """Requests within a call, from either side, and what each side sees of the other (RFC 3261 §12.2, §16.4, §16.12).
 
-The call's record knows the views; after a restart its sealed token does.  A request that belongs to no call of ours, or whose
-token does not open, goes nowhere.
+The call's record knows the views; after a restart its sealed token does.  A request that belongs to no call of ours,
+or whose token does not open, goes nowhere.
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ class WithinDialog:
         return bool(new_from), bool(new_to)
 
     def hide(self, message: Message, views: Views, call_id: bytes, record: DialogRecord | None) -> None:
-        """What the caller sends never names it: fields removed in the first request stay away, so does the Contact user."""
+        """What the caller sends never names it: fields removed in the first request stay away, so does the Contact
+        user.
+        """
         if views.hidden:
             fields = views.hidden_fields()
             if not fields.isdisjoint(message.keys):
@@ -160,7 +162,9 @@ class WithinDialog:
             record.expires_at = now + core.timers.timeout
             self.end(record, 200, "OK", now)
 
-    def on_response(self, context: ResponseContext, record: DialogRecord, status: int, message: Message, now: float) -> None:
+    def on_response(
+        self, context: ResponseContext, record: DialogRecord, status: int, message: Message, now: float
+    ) -> None:
         """Note who answered; hide the caller in its responses to requests of the callee."""
         if context.direction:
             if context.direction == UP:

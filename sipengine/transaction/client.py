@@ -1,4 +1,5 @@
-"""Client transactions: one sent request, repeated until answered, and its responses (RFC 3261 §17.1, §9.1, RFC 6026 §7.2).
+"""Client transactions: one sent request, repeated until answered, and its responses (RFC 3261 §17.1, §9.1, RFC 6026
+§7.2).
 
 The machines are tables of data.  Timer C is the proxy's (`proxy.branch`), not the machine's.
 """

@@ -19,8 +19,8 @@ COOKIE = b"z9hG4bK"
 
 class TransactionLayer:
     def __init__(
-        self, transport: TransportLayer, queue: TimerQueue, timers: Timers, out: list[tuple[bytes, Flow]], counters: Counters,
-        tag_key: bytes,
+        self, transport: TransportLayer, queue: TimerQueue, timers: Timers, out: list[tuple[bytes, Flow]],
+        counters: Counters, tag_key: bytes,
     ) -> None:
         self.transport = transport
         self.queue = queue
@@ -81,7 +81,8 @@ class TransactionLayer:
 
 
 def base_key(message: Message, via_line: bytes, sent_by: bytes, ruri: bytes) -> bytes:
-    """What identifies a request's transaction up to its method: branch and sent-by, or the fields of RFC 2543 (§17.2.3).
+    """What identifies a request's transaction up to its method: branch and sent-by, or the fields of RFC 2543
+    (§17.2.3).
 
     `via_line` is the line as received, before `received` and `rport` were noted.
     """

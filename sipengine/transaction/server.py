@@ -1,4 +1,5 @@
-"""Server transactions: one received request, and its responses until nobody repeats anything (RFC 3261 §17.2, RFC 6026 §7.1).
+"""Server transactions: one received request, and its responses until nobody repeats anything (RFC 3261 §17.2, RFC 6026
+§7.1).
 
 The machines are tables of data.  Nothing here knows what a request means; its user decides what to respond.
 """

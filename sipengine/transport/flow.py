@@ -1,6 +1,7 @@
 """Where a message came from and must go: listeners and flows (RFC 3261 §18, RFC 5626 §2).
 
-Values only.  Sockets belong to `sipengine.asyncio`, which maps a listener to its socket and a stream flow to its connection.
+Values only.  Sockets belong to `sipengine.asyncio`, which maps a listener to its socket and a stream flow to its
+connection.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ class Listener:
         self.v6 = ":" in host
         self.port = port
         self.sent_by = sent_by
-        """``host:port`` as peers shall see it, brackets around IPv6; empty on a wildcard address, where it depends on the peer."""
+        """``host:port`` as peers shall see it, brackets around IPv6; empty on a wildcard address, where it depends on
+        the peer.
+        """
         self.flows: dict[Address, Flow] = {}
         """Flows by remote address: UDP flows already made (bounded), live connections."""
 
@@ -37,8 +40,8 @@ class Listener:
 class Flow:
     """A way between one local socket and one remote address.
 
-    UDP flows are made on demand and never end.  A stream flow is one connection: either accepted, or opened by the host when
-    the first message for it is sent.
+    UDP flows are made on demand and never end.  A stream flow is one connection: either accepted, or opened by the
+    host when the first message for it is sent.
     """
 
     __slots__ = ("accepted", "closed", "framer", "listener", "remote", "route", "sent_by", "via")

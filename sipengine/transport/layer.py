@@ -1,4 +1,5 @@
-"""The transport layer without its sockets: our names, flows, Via on receipt, where responses go (RFC 3261 §18, RFC 3581).
+"""The transport layer without its sockets: our names, flows, Via on receipt, where responses go (RFC 3261 §18, RFC
+3581).
 
 `maddr` in Via is deliberately not followed: it would let anybody aim our responses.
 """
@@ -62,7 +63,9 @@ class TransportLayer:
         return (host.lower(), port or 5060) in self.own
 
     def flow_for(self, listener: Listener, remote: Address) -> Flow:
-        """UDP: the flow to that address.  Stream: the live connection to it, or a new flow that the host opens when it sends."""
+        """UDP: the flow to that address.  Stream: the live connection to it, or a new flow that the host opens when it
+        sends.
+        """
         flow = listener.flows.get(remote)
         if flow is not None and not flow.closed:
             return flow
@@ -100,7 +103,9 @@ class TransportLayer:
         return host
 
     def listener_for(self, transport: str, remote_host: str, preferred: Listener | None = None) -> Listener:
-        """Choose the listener from which `remote_host` is reached; TransportError when none has that transport and family."""
+        """Choose the listener from which `remote_host` is reached; TransportError when none has that transport and
+        family.
+        """
         v6 = ":" in remote_host
         if preferred is not None and preferred.transport == transport and preferred.v6 == v6:
             return preferred

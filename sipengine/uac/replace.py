@@ -18,7 +18,8 @@ _WORDS = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456
 def replaced(line: bytes, display: bytes | None, uri: bytes) -> bytes:
     """The name-addr that stands for that of a From or To line.
 
-    `display`: None leaves it, b"" removes it.  `uri`: b"" leaves it.  Raises LocalProtocolError for what would break its line.
+    `display`: None leaves it, b"" removes it.  `uri`: b"" leaves it.  Raises LocalProtocolError for what would break
+    its line.
     """
     if display is None or not uri:
         old = NameAddr.parse(name_addr_of(line))

@@ -1,7 +1,7 @@
 """How a call's identities travel in our Record-Route, and how they come back from a Route (kamailio-uac g.2, g.3).
 
-`sealed` carries both views under authenticated encryption; `kamailio` is the seed module's XOR and base64, bit for bit, which
-hides nothing.  Where to put what is read is `proxy.within`'s.
+`sealed` carries both views under authenticated encryption; `kamailio` is the seed module's XOR and base64, bit for
+bit, which hides nothing.  Where to put what is read is `proxy.within`'s.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ class SealedCodec:
 
 
 class KamailioCodec:
-    """`vsf` and `vst` as Kamailio's uac module writes them; the direction comes from `ftag`, as its rr module does it."""
+    """`vsf` and `vst` as Kamailio's uac module writes them; the direction comes from `ftag`, as its rr module does it.
+    """
 
     def __init__(self, password: str, from_param: str, to_param: str) -> None:
         self._password = password.encode()
@@ -124,14 +125,13 @@ class KamailioCodec:
         # Downstream vsf is of From and vst of To; upstream they change places.
         of_from = self._other(vsf if downstream else vst, from_line)
         of_to = self._other(vst if downstream else vsf, to_line)
-        if downstream:
-            views = Views(b"", of_from, b"", of_to)
-        else:
-            views = Views(of_to, b"", of_from, b"")
+        views = Views(b"", of_from, b"", of_to) if downstream else Views(of_to, b"", of_from, b"")
         return Recovered(views, downstream, whole=False)
 
     def _other(self, value: bytes, line: bytes) -> bytes:
-        """The header's name-addr with the URI that the value yields for the one seen now, b"" when nothing is to change."""
+        """The header's name-addr with the URI that the value yields for the one seen now, b"" when nothing is to
+        change.
+        """
         if not value:
             return b""
         seen = uri_of(line)

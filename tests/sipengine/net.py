@@ -74,7 +74,14 @@ class Routing:
         context.du = self.next_hop
         if self.anonymous:
             context.uac_replace_from(b"", b"sip:anonymous@anonymous.invalid")
-            for name in (b"P-Asserted-Identity", b"Remote-Party-ID", b"Diversion", b"History-Info", b"Reply-To", b"P-Preferred-Identity"):
+            for name in (
+                b"P-Asserted-Identity",
+                b"Remote-Party-ID",
+                b"Diversion",
+                b"History-Info",
+                b"Reply-To",
+                b"P-Preferred-Identity",
+            ):
                 context.remove_hf(name)
             context.hide_contact()
         context.record_route()
@@ -98,7 +105,9 @@ class Net:
     def start(self) -> Endpoint:
         self.starts += 1
         endpoint = Endpoint(
-            self.configuration, application=self.routing, admission=lambda flow: flow.remote[0] != STRANGER[0],
+            self.configuration,
+            application=self.routing,
+            admission=lambda flow: flow.remote[0] != STRANGER[0],
             entropy=entropy_from(b"proxy%d" % self.starts),
         )
         endpoint.add_listener("udp", *PROXY)
@@ -126,22 +135,42 @@ class Net:
         return b"z9hG4bKtest%d" % self.branches
 
     # messages of the provider
-    def invite(self, call_id: bytes = b"call1", extra: bytes = b"", user: bytes = b"acc1", branch: bytes = b"", method: bytes = b"INVITE") -> bytes:
+    def invite(
+        self,
+        call_id: bytes = b"call1",
+        extra: bytes = b"",
+        user: bytes = b"acc1",
+        branch: bytes = b"",
+        method: bytes = b"INVITE",
+    ) -> bytes:
         return self.request(
             method, b"sip:%b@192.0.2.5" % user, CALLER + b";tag=ct", b"<sip:%b@192.0.2.5>" % user, call_id, 1,
             extra=b"Contact: <sip:alice-gw@192.0.2.1:5060%b>\r\n%b" % (self.suffix, extra), branch=branch,
         )  # fmt: skip
 
     def request(
-        self, method: bytes, ruri: bytes, from_: bytes, to: bytes, call_id: bytes, cseq: int, *, route: bytes = b"", extra: bytes = b"",
-        host: bytes = b"192.0.2.1:5060", branch: bytes = b"", body: bytes = b"",
+        self,
+        method: bytes,
+        ruri: bytes,
+        from_: bytes,
+        to: bytes,
+        call_id: bytes,
+        cseq: int,
+        *,
+        route: bytes = b"",
+        extra: bytes = b"",
+        host: bytes = b"192.0.2.1:5060",
+        branch: bytes = b"",
+        body: bytes = b"",
     ) -> bytes:
         routes = b"Route: " + route + b"\r\n" if route else b""
         return (
-            b"%b %b SIP/2.0\r\nVia: SIP/2.0/%b %b;branch=%b\r\nMax-Forwards: 70\r\n%bFrom: %b\r\nTo: %b\r\nCall-ID: %b\r\n"
+            b"%b %b SIP/2.0\r\nVia: SIP/2.0/%b %b;branch=%b\r\nMax-Forwards: 70\r\n%b"
+            b"From: %b\r\nTo: %b\r\nCall-ID: %b\r\n"
             b"CSeq: %d %b\r\n%bContent-Length: %d\r\n\r\n%b"
             % (
-                method, ruri, self.transport.upper().encode(), host, branch or self.branch(), routes, from_, to, call_id, cseq,
+                method, ruri, self.transport.upper().encode(), host, branch or self.branch(), routes, from_,
+                to, call_id, cseq,
                 method, extra, len(body), body,
             )
         )  # fmt: skip
@@ -178,13 +207,15 @@ class Established:
 
     def from_caller(self, method: bytes, cseq: int, extra: bytes = b"", **kwargs: Any) -> bytes:
         return self.net.request(
-            method, b"sip:phone@192.0.2.9:5060" + self.net.suffix, self.callers_from, self.callers_to, self.call_id, cseq,
+            method, b"sip:phone@192.0.2.9:5060" + self.net.suffix, self.callers_from, self.callers_to,
+            self.call_id, cseq,
             route=self.route_of_caller, extra=extra, **kwargs,
         )  # fmt: skip
 
     def from_callee(self, method: bytes, cseq: int, extra: bytes = b"", **kwargs: Any) -> bytes:
         return self.net.request(
-            method, self.callees_target, self.callees_from, self.callees_to, self.call_id, cseq, route=self.route_of_callee,
+            method, self.callees_target, self.callees_from, self.callees_to, self.call_id, cseq,
+            route=self.route_of_callee,
             extra=extra, host=b"192.0.2.9:5060", **kwargs,
         )  # fmt: skip
 
@@ -195,7 +226,14 @@ def reply(request: Message, status: bytes, tag: bytes = b"pt", *extra: bytes, bo
     if b";tag=" not in to:
         to += b";tag=" + tag
     lines = [line for key, line in zip(request.keys, request.lines, strict=True) if key in (b"via", b"record-route")]
-    lines += [request.line(b"from"), to, request.line(b"call-id"), request.line(b"cseq"), *extra, b"Content-Length: %d" % len(body)]
+    lines += [
+        request.line(b"from"),
+        to,
+        request.line(b"call-id"),
+        request.line(b"cseq"),
+        *extra,
+        b"Content-Length: %d" % len(body),
+    ]
     return b"\r\n".join([b"SIP/2.0 " + status, *lines, b"", body])
 
 

@@ -54,7 +54,9 @@ class Hooks:
 
 def asgi_endpoint(hooks: Hooks, step: Any = step_at_once) -> Endpoint:
     endpoint = Endpoint(
-        Configuration(seal_keys=KEYS), application=AsgiApplication(hooks.application, step), admission=lambda flow: True,
+        Configuration(seal_keys=KEYS),
+        application=AsgiApplication(hooks.application, step),
+        admission=lambda flow: True,
         entropy=entropy_from(b"asgi"),
     )
     endpoint.add_listener("udp", *PROXY)

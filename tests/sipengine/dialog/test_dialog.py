@@ -54,9 +54,14 @@ def test_a_token_opens_with_its_key_in_its_call_only_and_holds_no_header_name() 
 def test_tokens_stay_short_or_are_left_out() -> None:
     counters = Counters()
     codec = SealedCodec(sealer(), "vsf", "vst", counters)
-    params = codec.write(Views(b'"Alice" <sip:+4930123456@provider.example>', ANONYMOUS, hidden=255, contact=True), b"c", b"t", "0" * 16)
+    params = codec.write(
+        Views(b'"Alice" <sip:+4930123456@provider.example>', ANONYMOUS, hidden=255, contact=True), b"c", b"t", "0" * 16
+    )
     assert params.startswith(b";vsf=") and len(params) < MAX_TOKEN
-    assert codec.write(Views(b"<sip:" + b"x" * 200 + b"@y>", ANONYMOUS), b"c", b"t", "") == b"" and counters.token_too_long == 1
+    assert (
+        codec.write(Views(b"<sip:" + b"x" * 200 + b"@y>", ANONYMOUS), b"c", b"t", "") == b""
+        and counters.token_too_long == 1
+    )
     read = codec.read(params, b"c", b"From: <sip:x>;tag=t", b"To: <sip:y>;tag=u")
     assert read is not None and read.downstream and read.key == "0" * 16
     read = codec.read(params, b"c", b"From: <sip:x>;tag=u", b"To: <sip:y>;tag=t")
@@ -69,15 +74,23 @@ def test_tokens_stay_short_or_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("line", "host"),
     [
-        (b"Contact: <sip:gw@192.0.2.1:5072;x=1>;expires=5", b"@192.0.2.1:5072;x=1>;expires=5"), (b'm: "Alice" <sip:gw@h>', b"@h>"),
-        (b"Contact: sip:gw@h;q=1", b"@h>;q=1"), (b"Contact: Alice <sips:gw@h>", b"@h>"), (b"Contact: <sip:h>", b"<sip:h>"),
-        (b"Contact: <sip:gw@h>, <sip:gw@i>", b"@i>"), (b"Contact: <tel:+49301>", b"@anonymous.invalid>"), (b"Contact: *", b"*"),
+        (b"Contact: <sip:gw@192.0.2.1:5072;x=1>;expires=5", b"@192.0.2.1:5072;x=1>;expires=5"),
+        (b'm: "Alice" <sip:gw@h>', b"@h>"),
+        (b"Contact: sip:gw@h;q=1", b"@h>;q=1"), (b"Contact: Alice <sips:gw@h>", b"@h>"),
+        (b"Contact: <sip:h>", b"<sip:h>"),
+        (b"Contact: <sip:gw@h>, <sip:gw@i>", b"@i>"), (b"Contact: <tel:+49301>", b"@anonymous.invalid>"),
+        (b"Contact: *", b"*"),
         (b"Contact: Alice <sip:h>", b"<sip:h>"),
     ],
 )  # fmt: skip
 def test_a_hidden_contact_names_nobody_and_is_revealed_in_its_call(line: bytes, host: bytes) -> None:
     hidden = hide_contact(line, sealer(), b"call")
-    assert hidden.endswith(host) and b"gw" not in hidden.lower().replace(b"hidden-", b"")[:0] and b"lice" not in hidden and b"+4930" not in hidden
+    assert (
+        hidden.endswith(host)
+        and b"gw" not in hidden.lower().replace(b"hidden-", b"")[:0]
+        and b"lice" not in hidden
+        and b"+4930" not in hidden
+    )
     if b"hidden-" in hidden:
         uri = uri_of(hidden.partition(b",")[0])
         assert b"gw@" not in hidden
@@ -102,7 +115,8 @@ def test_replacing_a_name_addr() -> None:
 def test_the_seed_modules_vectors() -> None:
     """kamailio-uac g.2."""
     for password, old, new, value in [
-        ("", b"sip:bob@a.com", b"sip:88@b.org", b"AAAAAFpXIiJPQREIbQ--"), ("key", b"sip:bob@a.com", b"sip:88@b.org", b"a2V5az8uSUc2KnRxBg--"),
+        ("", b"sip:bob@a.com", b"sip:88@b.org", b"AAAAAFpXIiJPQREIbQ--"),
+        ("key", b"sip:bob@a.com", b"sip:88@b.org", b"a2V5az8uSUc2KnRxBg--"),
         ("", b"sip:a@b.c", b"sip:+4930@x.de", b"AAAAAEp0Wx1TQHguZGU-"),
     ]:  # fmt: skip
         codec = KamailioCodec(password, "vsf", "vst")

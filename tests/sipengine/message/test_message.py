@@ -15,12 +15,16 @@ from sipengine.message import NameAddr, SipUri, Via, parse
 from sipengine.message.build import head_of, request, response
 from sipengine.message.values import name_addr_of, params_at, split_list, tag_of, uri_of
 
-TABLES = Path(os.environ.get("SIP_TESTDATA", Path(__file__).resolve().parents[3].parent / "shared" / "testdata")) / "rfc-tables"
+TABLES = (
+    Path(os.environ.get("SIP_TESTDATA", Path(__file__).resolve().parents[3].parent / "shared" / "testdata"))
+    / "rfc-tables"
+)
 
 INVITE = (
     b"INVITE sip:bob@biloxi.example SIP/2.0\r\nv: SIP/2.0/UDP pc33;branch=z9hG4bK1\r\nMax-Forwards: 70\r\n"
-    b't: Bob <sip:bob@biloxi.example>\r\nf: "A \\"x\\" <y>;tag=no" <sip:a@b;tag=no>;x=1;tag=yes;y=2\r\ni: 1@pc33\r\nCSeq:  7\r\n INVITE\r\n'
-    b"m: <sip:a@pc33>, \"B, C\" <sip:c@d>;q=0.5\r\nX-Odd :  kept  \r\nl: 4\r\n\r\nbodyTAIL"
+    b't: Bob <sip:bob@biloxi.example>\r\nf: "A \\"x\\" <y>;tag=no" <sip:a@b;tag=no>;x=1;tag=yes;y=2\r\n'
+    b"i: 1@pc33\r\nCSeq:  7\r\n INVITE\r\n"
+    b'm: <sip:a@pc33>, "B, C" <sip:c@d>;q=0.5\r\nX-Odd :  kept  \r\nl: 4\r\n\r\nbodyTAIL'
 )
 
 
@@ -35,7 +39,9 @@ def test_values_are_read_in_any_spelling() -> None:
     assert message.cseq == (7, b"INVITE")
     assert message.from_ == NameAddr(b'"A \\"x\\" <y>;tag=no"', b"sip:a@b;tag=no", b";x=1;tag=yes;y=2")
     assert message.from_.tag == b"yes" and message.to.tag == b""
-    assert [c.uri for c in message.contacts] == [b"sip:a@pc33", b"sip:c@d"] and message.contacts[1].param(b"q") == b"0.5"
+    assert [c.uri for c in message.contacts] == [b"sip:a@pc33", b"sip:c@d"] and message.contacts[1].param(
+        b"q"
+    ) == b"0.5"
     assert message.via == Via(b"UDP", b"pc33", None, ((b"branch", b"z9hG4bK1"),))
     assert message.get(b"x-odd") == b"kept" and message.get(b"nothing") is None and message.body == b"body"
 
@@ -73,12 +79,22 @@ def test_lf_only_and_a_missing_last_line_end_are_tolerated_and_leave_as_crlf() -
 
 @given(st.binary(max_size=300))
 def test_no_bytes_raise_anything_but_parse_error(data: bytes) -> None:
-    for text in (data, b"INVITE sip:a@b SIP/2.0\r\nVia: " + data + b"\r\n\r\n", INVITE.replace(b"Bob <sip:bob@biloxi.example>", data)):
+    for text in (
+        data,
+        b"INVITE sip:a@b SIP/2.0\r\nVia: " + data + b"\r\n\r\n",
+        INVITE.replace(b"Bob <sip:bob@biloxi.example>", data),
+    ):
         try:
             message = parse(text)
         except ParseError:
             continue
-        for read in (lambda m: m.via, lambda m: m.from_.tag, lambda m: m.to.tag, lambda m: m.cseq, lambda m: m.contacts):
+        for read in (
+            lambda m: m.via,
+            lambda m: m.from_.tag,
+            lambda m: m.to.tag,
+            lambda m: m.cseq,
+            lambda m: m.contacts,
+        ):
             try:
                 read(message)
             except ValueError:
@@ -109,9 +125,25 @@ def test_lines_give_tag_uri_and_name_addr_without_parsing_everything() -> None:
 def test_uris() -> None:
     uri = SipUri.parse("sips:user;par=u%40x@[2001:db8::1]:5061;transport=TCP;lr?h=v")
     assert (uri.scheme, uri.user, uri.host, uri.port) == (b"sips", b"user;par=u%40x", b"[2001:db8::1]", 5061)
-    assert uri.param(b"transport") == b"TCP" and uri.param(b"lr") == b"" and uri.param(b"x") is None and uri.headers == b"?h=v"
+    assert (
+        uri.param(b"transport") == b"TCP"
+        and uri.param(b"lr") == b""
+        and uri.param(b"x") is None
+        and uri.headers == b"?h=v"
+    )
     assert bytes(uri) == b"sips:user;par=u%40x@[2001:db8::1]:5061;transport=TCP;lr?h=v"
-    for bad in ("sip:", "sip:a@", "sip:@h", "sip:h:0", "sip:h:99999", "sip:h:x", "sip:2001:db8::1", "sip:[::1", "a", "sip:a b"):
+    for bad in (
+        "sip:",
+        "sip:a@",
+        "sip:@h",
+        "sip:h:0",
+        "sip:h:99999",
+        "sip:h:x",
+        "sip:2001:db8::1",
+        "sip:[::1",
+        "a",
+        "sip:a b",
+    ):
         with pytest.raises(ParseError):
             SipUri.parse(bad)
     with pytest.raises(UnsupportedUriScheme):
@@ -131,9 +163,17 @@ def test_uri_comparison() -> None:
 @pytest.mark.rfc("3261", "8.2.6.2")
 def test_our_own_messages() -> None:
     ours = request(b"REGISTER", b"sip:x", [(b"From", b"<sip:a@b>;tag=1"), b"To: <sip:a@b>"], b"hi")
-    assert ours.serialize() == b"REGISTER sip:x SIP/2.0\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:a@b>\r\nContent-Length: 2\r\n\r\nhi"
+    assert (
+        ours.serialize()
+        == b"REGISTER sip:x SIP/2.0\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:a@b>\r\nContent-Length: 2\r\n\r\nhi"
+    )
     with pytest.raises(ParseError):
         request(b"REGISTER", b"sip:x", [(b"From", b"a\r\nEvil: 1")])
     answer = parse(response(head_of(parse(INVITE)), 404, to_tag=b"t1", extra=(b"Allow: X",)))
-    assert answer.status == 404 and answer.reason == b"Not Found" and answer.to.tag == b"t1" and answer.get(b"Allow") == b"X"
+    assert (
+        answer.status == 404
+        and answer.reason == b"Not Found"
+        and answer.to.tag == b"t1"
+        and answer.get(b"Allow") == b"X"
+    )
     assert answer.get(b"Content-Length") == b"0" and answer.from_.tag == b"yes"

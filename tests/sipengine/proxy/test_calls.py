@@ -20,7 +20,8 @@ from tests.sipengine.net import (
 
 IDENTITIES = (
     b"P-Asserted-Identity: <sip:+4930123456@provider.example>\r\nP-Preferred-Identity: <sip:alice@x>\r\n"
-    b"Remote-Party-ID: <sip:+4930123456@x>\r\nDiversion: <sip:+4930123456@x>\r\nHistory-Info: <sip:+4930123456@x>;index=1\r\n"
+    b"Remote-Party-ID: <sip:+4930123456@x>\r\nDiversion: <sip:+4930123456@x>\r\n"
+    b"History-Info: <sip:+4930123456@x>;index=1\r\n"
     b"Reply-To: <sip:alice@provider.example>\r\n"
 )
 
@@ -37,7 +38,14 @@ def test_an_invite_is_relayed_and_its_replies_come_back_in_the_callers_view() ->
     assert invite.get(b"Max-Forwards") == b"69"
     assert len(invite.get_list(b"Via")) == 2
     assert invite.via.param(b"rport") == b""
-    for name in (b"P-Asserted-Identity", b"P-Preferred-Identity", b"Remote-Party-ID", b"Diversion", b"History-Info", b"Reply-To"):
+    for name in (
+        b"P-Asserted-Identity",
+        b"P-Preferred-Identity",
+        b"Remote-Party-ID",
+        b"Diversion",
+        b"History-Info",
+        b"Reply-To",
+    ):
         assert invite.get(name) is None
     for status in (b"180 Ringing", b"183 Session Progress", b"200 OK"):
         net.send(net.phone, reply(invite, status))
@@ -54,7 +62,9 @@ def test_events_tell_the_life_of_a_call() -> None:
     call = net.establish()
     net.send(net.provider, call.from_caller(b"BYE", 2))
     started, answered, ended = net.events()
-    assert isinstance(started, CallStarted) and started.caller == "sip:+4930123456@provider.example" and started.anonymous
+    assert (
+        isinstance(started, CallStarted) and started.caller == "sip:+4930123456@provider.example" and started.anonymous
+    )
     assert isinstance(answered, CallAnswered) and answered.key == started.key
     assert isinstance(ended, CallEnded) and ended.key == started.key and ended.code == 200
 
@@ -84,7 +94,10 @@ def test_requests_of_both_sides_within_a_call(restart: bool, transport: str) -> 
         got = parse(net.provider.take()[-1])
         assert got.get(b"To") == CALLER + b";tag=ct"
         assert got.ruri == b"sip:alice-gw@192.0.2.1:5060" + net.suffix
-        net.send(net.provider, reply(got, b"200 OK", b"x", b"m: <sip:alice-gw@192.0.2.1>", b"P-Asserted-Identity: <sip:alice@x>"))
+        net.send(
+            net.provider,
+            reply(got, b"200 OK", b"x", b"m: <sip:alice-gw@192.0.2.1>", b"P-Asserted-Identity: <sip:alice@x>"),
+        )
         back = parse(net.phone.take()[-1])
         assert back.get(b"To") == ANONYMOUS + b";tag=ct"
         assert back.get(b"P-Asserted-Identity") is None and b"hidden-" in (back.get(b"Contact") or b"")
@@ -171,7 +184,15 @@ def test_two_legs_of_one_call_keep_their_own_views() -> None:
     )  # fmt: skip
     net.send(
         net.phone,
-        net.request(b"INVITE", b"sip:x@192.0.2.5", ANONYMOUS + b";tag=ct", b"<sip:x@192.0.2.5>", b"call1", 1, host=b"192.0.2.9:5060"),
+        net.request(
+            b"INVITE",
+            b"sip:x@192.0.2.5",
+            ANONYMOUS + b";tag=ct",
+            b"<sip:x@192.0.2.5>",
+            b"call1",
+            1,
+            host=b"192.0.2.9:5060",
+        ),
     )
     second = parse(net.phone.take()[-1])
     assert second.get(b"From") == b"<sip:second@leg.example>;tag=ct"
@@ -181,7 +202,13 @@ def test_two_legs_of_one_call_keep_their_own_views() -> None:
     net.send(
         net.phone,
         net.request(
-            b"BYE", b"sip:phone@192.0.2.9", ANONYMOUS + b";tag=ct", b"<sip:x@192.0.2.5>;tag=leg2", b"call1", 2, route=route,
+            b"BYE",
+            b"sip:phone@192.0.2.9",
+            ANONYMOUS + b";tag=ct",
+            b"<sip:x@192.0.2.5>;tag=leg2",
+            b"call1",
+            2,
+            route=route,
             host=b"192.0.2.9:5060",
         ),
     )
@@ -269,14 +296,16 @@ def test_double_record_route_between_transports() -> None:
     net.run()
     route = b", ".join(reversed(routes))
     bye = net.request(
-        b"BYE", b"sip:phone@192.0.2.9:5060;transport=tcp", CALLER + b";tag=ct", b"<sip:acc1@192.0.2.5>;tag=pt", b"call1", 2,
+        b"BYE", b"sip:phone@192.0.2.9:5060;transport=tcp", CALLER + b";tag=ct", b"<sip:acc1@192.0.2.5>;tag=pt",
+        b"call1", 2,
         route=route,
     )  # fmt: skip
     net.send(net.provider, bye)
     got = parse(phone.take()[-1])
     assert got.method == b"BYE" and got.get(b"Route") is None and got.via.transport == b"TCP"
     back = net.request(
-        b"BYE", invite.contacts[0].uri, b"<sip:acc1@192.0.2.5>;tag=pt", ANONYMOUS + b";tag=ct", b"call1", 5, route=b", ".join(routes),
+        b"BYE", invite.contacts[0].uri, b"<sip:acc1@192.0.2.5>;tag=pt", ANONYMOUS + b";tag=ct", b"call1", 5,
+        route=b", ".join(routes),
         host=b"192.0.2.9:5060",
     ).replace(b"SIP/2.0/UDP", b"SIP/2.0/TCP")  # fmt: skip
     phone.send(back, ("192.0.2.5", 5060))

@@ -32,7 +32,9 @@ def cancel_of(invite: bytes) -> bytes:
 
 
 def ack_of(invite: bytes, tag: bytes = b"pt") -> bytes:
-    return invite.replace(b"INVITE", b"ACK").replace(b"To: <sip:acc1@192.0.2.5>", b"To: <sip:acc1@192.0.2.5>;tag=" + tag)
+    return invite.replace(b"INVITE", b"ACK").replace(
+        b"To: <sip:acc1@192.0.2.5>", b"To: <sip:acc1@192.0.2.5>;tag=" + tag
+    )
 
 
 @pytest.mark.rfc("3261", "17.2.1")
@@ -195,7 +197,13 @@ def test_forked_provisionals_and_an_early_bye_are_all_translated() -> None:
         assert parse(net.provider.take()[-1]).get(b"From") == CALLER + b";tag=ct"
     route = invite.get(b"Record-Route") or b""
     bye = net.request(
-        b"BYE", b"sip:phone@192.0.2.9:5060", CALLER + b";tag=ct", b"<sip:acc1@192.0.2.5>;tag=f1", b"call1", 2, route=route
+        b"BYE",
+        b"sip:phone@192.0.2.9:5060",
+        CALLER + b";tag=ct",
+        b"<sip:acc1@192.0.2.5>;tag=f1",
+        b"call1",
+        2,
+        route=route,
     )
     net.send(net.provider, bye)
     assert parse(net.phone.take()[-1]).get(b"From") == ANONYMOUS + b";tag=ct"
@@ -391,7 +399,13 @@ def test_a_hook_may_finish_later() -> None:
 def test_a_stranger_gets_nothing() -> None:
     net = Net()
     stranger = net.wire.station(*STRANGER)
-    for message in (net.invite(), net.invite(method=b"OPTIONS"), cancel_of(net.invite()), b"x y z\r\n\r\n", ack_of(net.invite())):
+    for message in (
+        net.invite(),
+        net.invite(method=b"OPTIONS"),
+        cancel_of(net.invite()),
+        b"x y z\r\n\r\n",
+        ack_of(net.invite()),
+    ):
         net.send(stranger, message)
     call = net.establish()
     net.send(stranger, call.from_caller(b"BYE", 2))
@@ -404,7 +418,9 @@ def test_a_strangers_route_is_not_followed() -> None:
     victim = net.wire.station("203.0.113.99", 5060)
     net.send(net.provider, net.invite(extra=b"Route: <sip:203.0.113.99;lr>\r\n"))
     assert victim.take() == [] and parse(net.phone.take()[0]).get(b"Route") is None
-    net.send(net.provider, net.invite(b"c2", extra=b"Route: <sip:192.0.2.5;lr>,<sip:203.0.113.99;lr>\r\n", user=b"nobody"))
+    net.send(
+        net.provider, net.invite(b"c2", extra=b"Route: <sip:192.0.2.5;lr>,<sip:203.0.113.99;lr>\r\n", user=b"nobody")
+    )
     assert victim.take() == [] and starts(net.provider.take())[-1] == b"SIP/2.0 404"
 
 
@@ -467,7 +483,9 @@ def test_overload_is_answered_503() -> None:
 def test_received_and_rport() -> None:
     net = Net()
     nat = net.wire.station("192.0.2.1", 777)
-    net.send(nat, net.invite().replace(b";branch", b";rport;branch").replace(b"UDP 192.0.2.1:5060", b"UDP 10.0.0.1:5060"))
+    net.send(
+        nat, net.invite().replace(b";branch", b";rport;branch").replace(b"UDP 192.0.2.1:5060", b"UDP 10.0.0.1:5060")
+    )
     via = parse(nat.take()[0]).via
     assert via.received == b"192.0.2.1" and via.rport == 777
     assert parse(net.phone.take()[0]).get_list(b"Via")[1].count(b"received") == 1
@@ -477,7 +495,7 @@ def test_received_and_rport() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_calls_on_a_bad_wire_leave_nothing_behind(seed: int) -> None:
-    """Two sides that repeat as RFC 3261 asks, over a wire that loses, doubles and reorders: nobody is ever shown the other's name."""
+    """Both sides repeat as RFC 3261 asks, the wire loses, doubles and reorders: nobody is shown another's identity."""
     chance = random.Random(seed)
     net = Net(latency=0.02, jitter=0.3, loss=0.2, duplicates=0.1, chance=chance.random)
     second = net.wire.station(*PHONE2)
@@ -497,6 +515,7 @@ def test_calls_on_a_bad_wire_leave_nothing_behind(seed: int) -> None:
                     station.send(reply(message, final, b"pt", b"Contact: <sip:phone@192.0.2.9:5060>"), PROXY)
             else:
                 station.send(reply(message, b"200 OK"), PROXY)
+
         return receive
 
     def caller(data: bytes, source: Any) -> None:
@@ -516,7 +535,9 @@ def test_calls_on_a_bad_wire_leave_nothing_behind(seed: int) -> None:
         net.provider.send(net.request(b"ACK", target, CALLER + b";tag=ct", to, message.call_id, 1, route=route), PROXY)
         if message.call_id not in answered and chance.random() < 0.7:
             answered.add(message.call_id)
-            net.provider.send(net.request(b"BYE", target, CALLER + b";tag=ct", to, message.call_id, 2, route=route), PROXY)
+            net.provider.send(
+                net.request(b"BYE", target, CALLER + b";tag=ct", to, message.call_id, 2, route=route), PROXY
+            )
 
     net.phone.on_receive = uas(net.phone)
     second.on_receive = uas(second)

@@ -14,7 +14,10 @@ from sipengine.message import parse
 from sipengine.timerqueue import NEVER, TimerQueue
 from tests.sipengine.net import PROXY, Net, reply, starts
 
-TABLES = Path(os.environ.get("SIP_TESTDATA", Path(__file__).resolve().parents[3].parent / "shared" / "testdata")) / "rfc-tables"
+TABLES = (
+    Path(os.environ.get("SIP_TESTDATA", Path(__file__).resolve().parents[3].parent / "shared" / "testdata"))
+    / "rfc-tables"
+)
 HEADERS = [(b"From", b"<sip:a@b>;tag=1"), (b"To", b"<sip:a@b>"), (b"Call-ID", b"own"), (b"CSeq", b"1 %b")]
 
 
@@ -27,7 +30,8 @@ class Ours:
         listener = endpoint.listeners[transport == "tcp"]
         headers = [(name, value % method if b"%b" in value else value) for name, value in HEADERS]
         self.client = endpoint.send_request(
-            method, b"sip:x@192.0.2.9", headers, flow=endpoint.flow_for(listener, ("192.0.2.9", 5060)), now=net.wire.now,
+            method, b"sip:x@192.0.2.9", headers, flow=endpoint.flow_for(listener, ("192.0.2.9", 5060)),
+            now=net.wire.now,
             on_response=lambda status, message, now: self.heard.append(status),
             on_failure=lambda error, now: self.heard.append((type(error), now)),
         )  # fmt: skip
@@ -36,7 +40,8 @@ class Ours:
 @pytest.mark.rfc("3261", "17.1")
 @pytest.mark.skipif(not TABLES.is_dir(), reason="no test data; set SIP_TESTDATA")
 @pytest.mark.parametrize(("method", "transport", "row"), [
-    (b"INVITE", "udp", "invite_client_udp"), (b"INVITE", "tcp", "invite_client_tcp"), (b"REGISTER", "udp", "noninvite_client_udp"),
+    (b"INVITE", "udp", "invite_client_udp"), (b"INVITE", "tcp", "invite_client_tcp"),
+    (b"REGISTER", "udp", "noninvite_client_udp"),
     (b"REGISTER", "tcp", "noninvite_client_tcp"),
 ])  # fmt: skip
 def test_client_retransmits_and_times_out_by_the_table(method: bytes, transport: str, row: str) -> None:
@@ -111,7 +116,8 @@ def test_a_refused_connection_is_heard() -> None:
     heard: list[Any] = []
     endpoint.send_request(
         b"OPTIONS", b"sip:x", [(n, v % b"OPTIONS" if b"%b" in v else v) for n, v in HEADERS],
-        flow=endpoint.flow_for(endpoint.listeners[1], ("192.0.2.88", 5060)), now=0.0, on_response=lambda *a: heard.append(a),
+        flow=endpoint.flow_for(endpoint.listeners[1], ("192.0.2.88", 5060)), now=0.0,
+        on_response=lambda *a: heard.append(a),
         on_failure=lambda error, now: heard.append(type(error)),
     )  # fmt: skip
     net.run()
@@ -154,7 +160,9 @@ def test_timer_g_and_h() -> None:
     table = json.loads((TABLES / "timers.json").read_text())["invite_server_udp"]
     net = Net(latency=0.0)
     times: list[float] = []
-    net.provider.on_receive = lambda data, source: data.startswith(b"SIP/2.0 404") and times.append(round(net.wire.now, 3))  # type: ignore[func-returns-value]
+    net.provider.on_receive = lambda data, source: (
+        data.startswith(b"SIP/2.0 404") and times.append(round(net.wire.now, 3))
+    )  # type: ignore[func-returns-value]
     net.provider.send(net.invite(user=b"nobody"), PROXY)
     net.run(100)
     assert times == [0.0, *table["G_retransmit_at"]]

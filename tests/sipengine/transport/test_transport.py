@@ -19,7 +19,10 @@ from sipengine.transport.locate import Locator
 from sipengine.transport.stream import PING, StreamFramer
 from tests.sipengine.net import PROXY, Net, reply, starts
 
-TABLES = Path(os.environ.get("SIP_TESTDATA", Path(__file__).resolve().parents[3].parent / "shared" / "testdata")) / "rfc-tables"
+TABLES = (
+    Path(os.environ.get("SIP_TESTDATA", Path(__file__).resolve().parents[3].parent / "shared" / "testdata"))
+    / "rfc-tables"
+)
 ONE = b"OPTIONS sip:a@b SIP/2.0\r\nContent-Length: 3\r\n\r\nabc"
 TWO = b"OPTIONS sip:c@d SIP/2.0\r\nl : 0\r\n\r\n"
 
@@ -35,7 +38,10 @@ def test_messages_are_found_at_every_byte_boundary(size: int) -> None:
     assert [m for m in found if m != PING] == [ONE, TWO, ONE] and PING in found
 
 
-@pytest.mark.parametrize("field", [b"", b"Content-Length: x\r\n", b"Content-Length: -1\r\n", b"Content-Length: 1\r\nl: 1\r\n", b"l: 70000\r\n"])
+@pytest.mark.parametrize(
+    "field",
+    [b"", b"Content-Length: x\r\n", b"Content-Length: -1\r\n", b"Content-Length: 1\r\nl: 1\r\n", b"l: 70000\r\n"],
+)
 def test_lost_framing_ends_the_stream(field: bytes) -> None:
     with pytest.raises(ParseError):
         StreamFramer().feed(b"OPTIONS sip:a@b SIP/2.0\r\n" + field + b"\r\n")
@@ -88,14 +94,18 @@ def test_response_routing_table() -> None:
 def test_received_that_a_client_wrote_itself_is_overwritten() -> None:
     layer = TransportLayer(no_local_address)
     flow = layer.flow_for(layer.add_listener("udp", *PROXY), ("192.0.2.1", 5060))
-    message = parse(b"OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1;received=6.6.6.6;rport=66;branch=z9hG4bKx\r\n\r\n")
+    message = parse(
+        b"OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1;received=6.6.6.6;rport=66;branch=z9hG4bKx\r\n\r\n"
+    )
     layer.receive_via(message, 0, flow)
     assert b"6.6.6.6" not in message.lines[0] and message.via.rport == 5060 and message.via.branch == b"z9hG4bKx"
 
 
 def test_a_wildcard_listener_is_called_by_the_address_of_the_route_to_each_peer() -> None:
     asked: list[Any] = []
-    layer = TransportLayer(lambda transport, remote: asked.append(remote) or ("10.0.0.1" if remote.startswith("10.") else "192.0.2.5"))
+    layer = TransportLayer(
+        lambda transport, remote: asked.append(remote) or ("10.0.0.1" if remote.startswith("10.") else "192.0.2.5")
+    )
     listener = layer.add_listener("udp", "0.0.0.0", 5060)
     inside, outside = layer.flow_for(listener, ("10.0.0.7", 5060)), layer.flow_for(listener, ("198.51.100.1", 5060))
     assert inside.sent_by == b"10.0.0.1:5060" and outside.via.startswith(b"Via: SIP/2.0/UDP 192.0.2.5:5060;")
@@ -112,7 +122,10 @@ def test_the_listener_follows_transport_family_and_route() -> None:
     one, two = layer.add_listener("udp", *PROXY), layer.add_listener("udp", "192.0.2.6", 5060)
     six = layer.add_listener("udp", "2001:db8::5", 5060)
     assert layer.listener_for("udp", "198.51.100.1") is two and layer.listener_for("udp", "198.51.100.1", one) is one
-    assert layer.listener_for("udp", "2001:db8::9", one) is six and layer.flow_for(six, ("::1", 1)).sent_by == b"[2001:db8::5]:5060"
+    assert (
+        layer.listener_for("udp", "2001:db8::9", one) is six
+        and layer.flow_for(six, ("::1", 1)).sent_by == b"[2001:db8::5]:5060"
+    )
     with pytest.raises(TransportError):
         layer.listener_for("tcp", "198.51.100.1")
 
@@ -142,4 +155,7 @@ def test_numeric_hosts_are_located_at_once_and_names_by_the_host() -> None:
 
 def test_a_flow_says_whether_it_is_reliable() -> None:
     layer = TransportLayer(no_local_address)
-    assert not Flow(layer.add_listener("udp", *PROXY), PROXY).reliable and Flow(layer.add_listener("tcp", *PROXY), PROXY).reliable
+    assert (
+        not Flow(layer.add_listener("udp", *PROXY), PROXY).reliable
+        and Flow(layer.add_listener("tcp", *PROXY), PROXY).reliable
+    )
