@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import sys
 from pathlib import Path
@@ -19,7 +20,8 @@ def main(path: str, count: int, expires: int) -> None:
     database = sqlite3.connect(path)
     database.execute("CREATE TABLE version (table_name VARCHAR(32) NOT NULL, table_version INTEGER DEFAULT 0 NOT NULL)")
     database.executescript(Path("/usr/share/kamailio/db_sqlite/uac-create.sql").read_text())
-    local, proxy = "127.0.0.1", "sip:127.0.0.1:5070"
+    local = os.environ.get("BENCH_IP", "127.0.0.1")
+    proxy = f"sip:{local}:5070"
     rows = (
         (u, u, local, u, local, "bench", u, "secret", "", proxy, expires, 0, 0, "", "")
         for u in (f"acc{number:06d}" for number in range(count))

@@ -9,7 +9,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 RUN = Path(os.environ.setdefault("BENCH_RUN", str(Path(tempfile.gettempdir()) / "trunk-bench")))
 
-IP = "127.0.0.1"
+IP = os.environ.setdefault("BENCH_IP", "127.0.0.1")
+"""Everybody's address; another one of 127.0.0.0/8 lets two benchmarks run on one machine."""
 SUT = 5060
 REGISTRAR, REGISTRAR_CONTROL = 5070, 5970
 PROVIDER_UAS, PROVIDER_UAC = 5071, 5072

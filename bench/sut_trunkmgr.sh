@@ -1,6 +1,6 @@
 #!/bin/bash
 # SUT adapter: trunkmgr as `manage.py up` starts it, with shipped defaults: history, pages, Celery worker and beat on.
-# Verbs and contract in README.md.  Environment: N (accounts), EXPIRES, BENCH_RUN.
+# Verbs and contract in README.md.  Environment: N (accounts), EXPIRES, BENCH_RUN, BENCH_IP.
 #   prepare    build the environment when missing; fresh data folder with N accounts, a provider and the PBX (untimed)
 #   start      returns when ready
 #   pids       every process
@@ -8,15 +8,15 @@
 set -euo pipefail
 B=$(cd "$(dirname "$0")" && pwd); ROOT=$(dirname "$B")
 R=${BENCH_RUN:-${TMPDIR:-/tmp}/trunk-bench}; mkdir -p "$R"
-N=${N:-100} EXPIRES=${EXPIRES:-3600}; PIDF=$R/trunkmgr.pid; LOG=$R/trunkmgr.log; PY=$ROOT/.venv/bin/python
-# What differs from the shipped defaults: where it keeps its data, and the loopback instead of every address.
-CHANGED=(TRUNKMGR_DATA_DIR=$R/trunkmgr TRUNKMGR_NODE=bench TRUNKMGR_HTTP=127.0.0.1:8060
-         TRUNKMGR_SIP_LISTEN=udp:127.0.0.1:5060,tcp:127.0.0.1:5060 UAC_REG_CONTACT_ADDR=127.0.0.1:5060)
-unset DATABASE_URL REDIS_URL
+IP=${BENCH_IP:-127.0.0.1} N=${N:-100} EXPIRES=${EXPIRES:-3600}; PIDF=$R/trunkmgr.pid; LOG=$R/trunkmgr.log; PY=$ROOT/.venv/bin/python
+# What differs from the shipped defaults: where it keeps its data, the loopback instead of every address, any free web port.
+CHANGED=(TRUNKMGR_DATA_DIR=$R/trunkmgr TRUNKMGR_NODE=bench TRUNKMGR_HTTP=127.0.0.1:0
+         TRUNKMGR_SIP_LISTEN=udp:$IP:5060,tcp:$IP:5060 UAC_REG_CONTACT_ADDR=$IP:5060)
+unset "${!TRUNKMGR_@}" "${!UAC_@}" DATABASE_URL REDIS_URL
 export "${CHANGED[@]}"
 manage() { (cd "$ROOT" && "$PY" manage.py "$@" </dev/null); }
 
-row() { printf '%s,%s,127.0.0.1,%s,127.0.0.1,bench,%s,secret,sip:127.0.0.1:5070,%s,bench,anonymous\n' "$1" "$1" "$1" "$1" "$EXPIRES"; }
+row() { echo "$1,$1,$IP,$1,$IP,bench,$1,secret,sip:$IP:5070,$EXPIRES,bench,anonymous"; }
 header() { echo l_uuid,l_username,l_domain,r_username,r_domain,realm,auth_username,auth_password,auth_proxy,expires,provider,inbound_identity; }
 
 tree() { local p; for p in "$@"; do echo "$p"; tree $(cat /proc/"$p"/task/*/children 2>/dev/null || true); done; }
@@ -27,8 +27,8 @@ case "${1:-}" in
   make -s -C "$ROOT" .venv/.ready
   rm -rf "$R/trunkmgr"; mkdir -m 700 "$R/trunkmgr"
   manage migrate --noinput -v 0
-  manage provider set bench --domain 127.0.0.1 --proxy sip:127.0.0.1:5070 --address 127.0.0.1
-  manage domain set 127.0.0.1 --next-hop sip:127.0.0.1:5080
+  manage provider set bench --domain "$IP" --proxy "sip:$IP:5070" --address "$IP"
+  manage domain set "$IP" --next-hop "sip:$IP:5080"
   { header; for ((i = 0; i < N; i++)); do row "$(printf 'acc%06d' $i)"; done; } > "$R/accounts.csv"
   manage uacreg import "$R/accounts.csv" > "$R/import.log" || { cat "$R/import.log"; exit 1; };;
  start)

@@ -304,8 +304,13 @@ def test_a_silent_worker_makes_its_trunks_unknown(
     stand.enter("main")
     page = reader.page
     page.wait_for_selector(f"{row('main')} .badge.b-ok", timeout=5000)
+    trunk = reader.tab()
+    trunk.goto(f"{stand.url}/status/main/")
+    trunk.wait_for_selector(".thead .badge.b-ok")
     product.programs["runsip"].kill()
     page.wait_for_selector(f"{row('main')} .badge.b-unk", timeout=20000)
+    trunk.wait_for_selector(".thead .badge.b-unk", timeout=10000)
+    assert "edge-2 has sent no beat for" in trunk.inner_text("h2.cause")
     assert page.inner_text(f"{row('main')} .why") == "Worker silent"
     assert page.inner_text(f"{row('main')} .x") == "–"
     assert page.inner_text("h1") == "1 of 1 trunk needs attention"

@@ -26,7 +26,7 @@ class CountingRegistrar:
     def __init__(self, folder: Path, host: str) -> None:
         binary = folder / "registrar"
         subprocess.run([program("gcc"), "-O2", "-o", binary, ROOT / "bench" / "helpers" / "registrar.c"], check=True)
-        self.host, self.port, self._control = host, free_port(host), free_port()
+        self.host, self.port, self._control = host, free_port(host), free_port(host)
         self._program = Program(
             [str(binary), "-a", host, "-p", str(self.port), "-c", str(self._control)], log=folder / "registrar.log"
         )
@@ -35,7 +35,7 @@ class CountingRegistrar:
     def stats(self) -> dict[str, float]:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
             control.settimeout(2)
-            control.sendto(b"stats", ("127.0.0.1", self._control))
+            control.sendto(b"stats", (self.host, self._control))
             return json.loads(control.recv(4096))
 
     def stop(self) -> None:
