@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 from trunkmgr.models import Call
@@ -29,28 +30,60 @@ def record(node: str, changes: Sequence[Mapping[str, Any]]) -> int:
     laid: dict[str, dict[str, Any]] = {}
     for change in changes:
         laid.setdefault(change["key"], {}).update(change)
-    keys = list(laid)
-    return sum(_record(node, {key: laid[key] for key in keys[at:at + CHUNK]}) for at in range(0, len(keys), CHUNK))
+    rows = list(laid.values())
+    return sum(_record(node, rows[start:start + CHUNK]) for start in range(0, len(rows), CHUNK))
 
 
-def _record(node: str, changes: Mapping[str, Mapping[str, Any]]) -> int:
-    with transaction.atomic():
-        stored = Call.objects.in_bulk(list(changes), field_name="key")
-        rows = []
-        for key, change in changes.items():
-            call = stored.get(key) or Call(key=key)
-            for name in _COLUMNS:
-                if name in change:
-                    setattr(call, name, fit(Call, name, change[name]))
-            call.node = node
-            # The key decides what is written over, not the id, which a new call does not have yet.
-            call.pk = None
-            if call.started_time is not None:
-                rows.append(call)
-        Call.objects.bulk_create(
-            rows, update_conflicts=True, unique_fields=["key"], update_fields=[*_COLUMNS, "node"],
-        )
-    return len(rows)
+def _record(node: str, rows: Sequence[Mapping[str, Any]]) -> int:
+    # By hand instead of bulk_create: at 1,000 calls/s the models cost as much CPU as all of SIP (183 µs a call against
+    # 42, both warm). Rows that bring the same columns share a statement.
+    written = 0
+    alike: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        alike.setdefault(tuple(name for name in _COLUMNS if name in row), []).append(row)
+    with transaction.atomic(), connection.cursor() as cursor:
+        for columns, group in alike.items():
+            if "started_time" in columns:
+                cursor.executemany(_upsert(columns), [
+                    [row["key"], node, *_values(columns, row), *_defaults(columns)] for row in group
+                ])
+                written += cursor.rowcount
+            elif columns:
+                cursor.executemany(_update(columns), [[*_values(columns, row), row["key"]] for row in group])
+                written += cursor.rowcount
+    return written
+
+
+def _values(columns: Sequence[str], row: Mapping[str, Any]) -> list[Any]:
+    return [
+        connection.ops.adapt_datetimefield_value(row[name]) if name.endswith("_time") else fit(Call, name, row[name])
+        for name in columns
+    ]
+
+
+def _missing(columns: Sequence[str]) -> list[str]:
+    return [name for name in _COLUMNS if name not in columns]
+
+
+def _defaults(columns: Sequence[str]) -> list[Any]:
+    return [Call._meta.get_field(name).get_default() for name in _missing(columns)]  # type: ignore[union-attr]
+
+
+@lru_cache
+def _upsert(columns: tuple[str, ...]) -> str:
+    names = ["key", "node", *columns, *_missing(columns)]
+    quoted = ", ".join(f'"{name}"' for name in names)
+    changed = ", ".join(f'"{name}" = excluded."{name}"' for name in ("node", *columns))
+    return (
+        f'INSERT INTO {Call._meta.db_table} ({quoted}) '  # noqa: S608 - our own columns
+        f'VALUES ({", ".join(["%s"] * len(names))}) ON CONFLICT ("key") DO UPDATE SET {changed}'
+    )
+
+
+@lru_cache
+def _update(columns: tuple[str, ...]) -> str:
+    changed = ", ".join(f'"{name}" = %s' for name in columns)
+    return f'UPDATE {Call._meta.db_table} SET {changed} WHERE "key" = %s'  # noqa: S608 - our own columns
 
 
 def end_orphans(node: str) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 
 from django.db import InterfaceError, OperationalError
 
-from sipengine.events import CallAnswered, CallEnded, CallStarted, Event, RegistrationChanged, Trigger
+from sipengine.events import CallAnswered, CallEnded, CallStarted, Event, RegistrationChanged, ResolutionWanted, Trigger
 from trunkmgr.sip.clock import Clock
 from trunkmgr.sip.outage import Outage
 
@@ -141,7 +141,7 @@ class Bridge:
                         self.dropped += 1
                     self._history.append(event)
                 self._on_registration(event)
-            elif isinstance(event, CallStarted | CallAnswered | CallEnded):
+            elif not isinstance(event, ResolutionWanted):
                 self._call(event)
         self._wanted.set()
 
