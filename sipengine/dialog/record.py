@@ -29,7 +29,7 @@ class DialogRecord:
         self.answered = False
         self.over = False
         """The first request failed, or the last BYE went by: kept only for what comes late."""
-        self.tags: set[bytes] = set()
+        self.tags: tuple[bytes, ...] = ()
         """Tags of callees that answered 2xx and have not said BYE."""
         self.contact_line = b""
         """The caller's Contact line last hidden, and its hidden form."""

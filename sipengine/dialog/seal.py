@@ -15,11 +15,17 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 NONCE = 12
 _TO_URL = bytes.maketrans(b"+/", b"-_")
 _FROM_URL = bytes.maketrans(b"-_", b"+/")
-FORBIDDEN = ("via", "cseq", "from", "path", "date", "route", "allow", "event", "call-", "conta", "conte", "max-f")
-"""No token holds one of these in any case: careless peers find header fields by a bare substring (SIPp does).
+FORBIDDEN = ("via", "cseq", "from", "rout", "cont", "call-", "max-", "event")
+"""No token holds one of these in any case: careless peers find header fields by a bare substring (SIPp does)."""
 
-Longer names come up once in ten million tokens and more.
-"""
+
+def _misleads(token: bytes) -> bool:
+    """Whether one of FORBIDDEN is in a token; written out because it is asked twice a call."""
+    text = token.decode().lower()  # `in` is four times faster on str
+    return (
+        "via" in text or "cseq" in text or "from" in text or "rout" in text or "cont" in text or "call-" in text
+        or "max-" in text or "event" in text
+    )
 
 
 class Sealer:
@@ -34,11 +40,7 @@ class Sealer:
             nonce = self._nonce()
             raw = key_id + nonce + key.encrypt(nonce, plain, bound_to)
             token = binascii.b2a_base64(raw, newline=False).translate(_TO_URL).rstrip(b"=")
-            text = token.decode().lower()  # `in` is four times faster on str
-            for name in FORBIDDEN:
-                if name in text:
-                    break
-            else:
+            if not _misleads(token):
                 return token
 
     def open(self, token: bytes, bound_to: bytes) -> bytes | None:

@@ -96,7 +96,7 @@ def params_at(line: bytes) -> int:
     angle = line.find(b"<")
     if quote >= 0 and (quote < angle or (angle < 0 and b";" not in line[:quote])):
         close = line.find(b'"', quote + 1)
-        while close > 0 and _escaped(line, close):
+        while close > 0 and line[close - 1] == 92 and _escaped(line, close):
             close = line.find(b'"', close + 1)
         if close < 0:
             raise ParseError("a quoted string has no end")
@@ -123,6 +123,8 @@ def tag_of(line: bytes) -> bytes:
     tag = line[line.rfind(b";tag=") + 5 :]
     if tag.isalnum() and len(tag) < len(line) - 4:
         return tag  # nothing behind it can close a quoted string or a '<', so it stands among the header parameters
+    if line.find(b'"') < 0 and line.lower().find(b"tag") < 0:
+        return b""
     return tag_in(line[params_at(line) :])
 
 

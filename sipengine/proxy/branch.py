@@ -8,6 +8,7 @@ from sipengine.events import Target
 from sipengine.exceptions import ResolutionError, SipError, TransactionTimeout, TransportError
 from sipengine.message.message import Message
 from sipengine.proxy import response
+from sipengine.proxy.forward import forward
 from sipengine.timerqueue import NEVER
 from sipengine.transaction.client import ClientTransaction, InviteClient
 
@@ -59,7 +60,7 @@ class Branch:
         flow = listener.flows.get(target.address)
         if flow is None or flow.closed:
             flow = transport.flow_for(listener, target.address)
-        context.core.forward(context, self, flow, now)
+        forward(context.core, context, self, flow, now)
 
     def try_next(self, now: float) -> None:
         """Send to the next address, each in its own transaction with its own branch (RFC 3263 §4.3)."""

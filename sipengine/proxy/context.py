@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from sipengine.dialog.record import DialogRecord
 from sipengine.dialog.views import HIDEABLE_BITS, Views
 from sipengine.exceptions import InvalidState, ParseError, Reject
 from sipengine.message.build import response
-from sipengine.message.fields import CANONICAL, CONTACT
+from sipengine.message.fields import CACHE_LIMIT, CANONICAL, CONTACT
 from sipengine.message.message import Message
 from sipengine.message.uri import SipUri
 from sipengine.message.values import name_addr_of, tag_of, uri_of
@@ -294,13 +294,11 @@ class ResponseContext:
 
     def routed(self, error: BaseException | None = None) -> None:
         """A hook ended: act on its verdict.  Late, this runs as a verb of its own through `Endpoint.resume`."""
+        core = self.core
         if self.stepping:
-            self._act(error, self.core.now)
+            core.on_routed(self, error, core.now)
         else:
-            self.core.resume(partial(self._act, error))
-
-    def _act(self, error: BaseException | None, now: float) -> None:
-        self.core.on_routed(self, error, now)
+            core.resume(partial(core.on_routed, self, error))
 
     def _check_open(self) -> None:
         if self.direction:
@@ -355,6 +353,7 @@ class ResponseContext:
         return f"<ResponseContext {self.method.decode(errors='replace')} {self.call_id}>"
 
 
+@lru_cache(CACHE_LIMIT)
 def _uri(uri: bytes | str) -> bytes:
     text = uri.encode() if isinstance(uri, str) else uri
     if _NO_URI.search(text) or text.find(b":") < 1:

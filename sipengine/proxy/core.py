@@ -25,7 +25,7 @@ from sipengine.message.values import tag_of
 from sipengine.proxy import response, route, validation
 from sipengine.proxy.branch import Branch
 from sipengine.proxy.context import DOWN, ResponseContext
-from sipengine.proxy.forward import forward, forward_ack
+from sipengine.proxy.forward import forward_ack
 from sipengine.proxy.hooks import Verdict
 from sipengine.proxy.within import WithinDialog
 from sipengine.timerqueue import TimerQueue
@@ -326,9 +326,6 @@ class ProxyCore:
             branch.located(targets, now)
         else:
             self.locator.locate(hop, branch.located, now)
-
-    def forward(self, context: ResponseContext, branch: Branch, flow: Flow, now: float) -> None:
-        forward(self, context, branch, flow, now)
 
     # the call's record
     def note_call(self, context: ResponseContext, now: float) -> DialogRecord | None:

@@ -64,7 +64,7 @@ class WithinDialog:
             record.token = token
             record.mark = recovered.key
             record.answered = True
-            record.tags.add(callee_tag)
+            record.tags = (callee_tag,)
             return record, direction, None
         # The record is of another leg of the same call through us, or the token tells one direction only.
         return None, direction, recovered
@@ -156,7 +156,7 @@ class WithinDialog:
             if record.answered:
                 record.expires_at = now + core.configuration.dialog_lifetime
             return
-        record.tags.discard(callee_tag)
+        record.tags = tuple([tag for tag in record.tags if tag != callee_tag])
         if record.answered and not record.tags:
             record.over = True
             record.expires_at = now + core.timers.timeout
@@ -171,7 +171,9 @@ class WithinDialog:
                 self.hide(message, record.views, context._call_id, record)
             return
         if 200 <= status < 300:
-            record.tags.add(tag_of(message.line(TO)))
+            tag = tag_of(message.line(TO))
+            if tag not in record.tags:
+                record.tags += (tag,)
             record.expires_at = now + self.core.configuration.dialog_lifetime
             if not record.answered:
                 record.answered = True

@@ -53,8 +53,10 @@ class ClientTransaction:
         self.due = NEVER
 
     def start(self, now: float) -> None:
-        self.layer.out.append((self.wire, self.flow))
-        self._arm(RETRANSMIT, now)
+        layer, flow = self.layer, self.flow
+        layer.out.append((self.wire, flow))
+        self.wait = layer.timers.delays[flow.listener.transport != "udp"][RETRANSMIT]
+        layer.queue.arm(self, self.wait, now)
 
     def receive(self, status: int, message: Message, now: float) -> None:
         raise NotImplementedError
