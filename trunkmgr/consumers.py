@@ -117,6 +117,7 @@ class StatusConsumer(AsyncWebsocketConsumer):
                 await asyncio.sleep(0)
 
     async def _beats(self) -> None:
+        before: list[dict[str, Any]] = []
         while True:
             await asyncio.sleep(BEAT)
             beat: dict[str, Any] = {"kind": "beat"}
@@ -131,6 +132,11 @@ class StatusConsumer(AsyncWebsocketConsumer):
                 log.warning("Status pages get no news, the database does not answer: %s", error)
             now = timezone.now()
             nodes = [payloads.node_row(node, now) for node in [*self._nodes, None]]
+            pulse = [{"name": node["name"], "cause": node["cause"], "late": node["late"]} for node in nodes]
+            if self.view == "trunk" and before and pulse != before:
+                # Nobody tells of a worker that fell silent.
+                await self._send({"kind": "stale"})
+            before = pulse
             await self._send(beat | {"now": payloads.epoch(now), "nodes": nodes})
 
     async def _send(self, payload: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from functools import wraps
 from typing import Any
 
@@ -211,6 +212,18 @@ async def test_beats_carry_clock_pulse_and_sums(staff: User, monkeypatch: pytest
         while (beat := await page.read())["nodes"][0]["cause"]:
             pass
         assert beat["nodes"][0] == {"name": "edge-1", "cause": "", "late": False}
+
+
+@in_loop
+async def test_a_trunk_page_hears_that_its_worker_fell_silent(staff: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumers, "BEAT", 0.05)
+    await sync_to_async(lambda: trunk("one", node()))()
+    async with Page(staff, "view=trunk&l_uuid=one") as page:
+        assert (await page.read())["kind"] == "hello"
+        assert [(await page.read())["kind"] for _ in range(3)] == ["beat"] * 3
+        await Node.objects.aupdate(heartbeat_time=timezone.now() - timedelta(seconds=11))
+        kinds = [(await page.read())["kind"] for _ in range(4)]
+        assert kinds.count("stale") == 1
 
 
 @in_loop

@@ -217,6 +217,23 @@ class TestTrunk:
         assert "Working since" in page
         assert "3600 s asked, 3600 s granted" in page
 
+    @pytest.mark.parametrize(("values", "texts"), [
+        ({"state": "registered", "code": None, "reason": "", "trigger": "recovery"}, ["Kept over a restart"]),
+        ({"state": "failing", "cause": "timeout", "trigger": "guard"}, ["REGISTER", "No answer"]),
+        ({"state": "failing", "cause": "dns_empty", "reason": "No such host", "trigger": "guard"}, ["No such host"]),
+        ({"state": "refreshing", "code": 200, "reason": "OK", "trigger": "beat"}, ["200 OK", "REGISTER"]),
+        ({"state": "unregistered"}, []),
+    ])
+    def test_evidence_is_what_happened(self, web: Client, values: dict[str, Any], texts: list[str]) -> None:
+        trunk("one", node(), **values)
+        page = web.get("/status/one/").content.decode()
+        assert re.findall(r"<li[^>]*><span class=\"tm\">.*?<b>(.*?)</b>", page) == texts
+
+    @pytest.mark.parametrize(("cause", "steps"), [("wrong_password", 2), ("busy_503", 1)])
+    def test_nobody_is_told_to_press_on_who_shall_wait(self, web: Client, cause: str, steps: int) -> None:
+        trunk("one", node(), "failing", cause=cause, code=503, failures=1)
+        assert part(web.get("/status/one/").content.decode(), r'<ol class="fix">(.*?)</ol>').count("<li>") == steps
+
     @pytest.mark.parametrize(("values", "text"), [
         ({"auth_password": "x"}, "set"), ({"auth_password": ""}, "not set"), ({"auth_ha1": "0" * 32}, "HA1 set"),
     ])

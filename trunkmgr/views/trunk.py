@@ -13,9 +13,10 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 
 from trunkmgr import payloads, selectors
-from trunkmgr.causes import CAUSES, Shown, answer
+from trunkmgr.causes import CAUSES, UNDER_WAY, Shown, answer
 from trunkmgr.exceptions import NoWorker
 from trunkmgr.models import Call, Registration, RegistrationEvent, UacReg
+from trunkmgr.models.registration import State, Trigger
 from trunkmgr.services import accounts, orders
 from trunkmgr.views import timeline
 from trunkmgr.views.access import status_page
@@ -23,6 +24,8 @@ from trunkmgr.views.access import status_page
 LINES_SHOWN, CALLS_SHOWN = 12, 8
 #: A month of an account that registers every three minutes; beyond it the drawing begins later.
 EVENTS_READ = 15000
+#: Causes that end an attempt before a REGISTER leaves.
+NOTHING_SENT = frozenset({"bad_proxy", "bad_row", "dns_empty", "no_socket"})
 #: Seconds that a page waits for a worker's answer to an order.
 PATIENCE = 6.0
 
@@ -53,11 +56,14 @@ def why(registration: Registration, row: dict[str, Any]) -> dict[str, Any]:
     """The card on top: cause, evidence, cure; or since when all is well."""
     shown = Shown(row["state"])
     fixes = [row["fix"]] if row["fix"] else []
-    if shown in (Shown.REFUSED, Shown.FAILING) and registration.account.enabled:
+    if shown in (Shown.REFUSED, Shown.FAILING) and registration.cause != "busy_503":
         fixes.append("Done? Press Register now: we try at once.")
-    evidence = []
-    target = registration.target or "no answer yet"
-    if registration.trigger:
+    evidence: list[dict[str, Any]] = []
+    target = registration.target or "no target yet"
+    resumed = registration.trigger == Trigger.RECOVERY and registration.state == State.REGISTERED
+    if resumed and not registration.code:
+        evidence.append({"sent": False, "title": "Kept over a restart", "detail": "the binding from before stands"})
+    elif registration.trigger and registration.cause not in NOTHING_SENT:
         evidence.append({
             "sent": True, "title": "REGISTER", "code": f"CSeq {registration.cseq}" if registration.cseq else "",
             "detail": f"{registration.get_trigger_display()}, to {target}",
@@ -73,6 +79,9 @@ def why(registration: Registration, row: dict[str, Any]) -> dict[str, Any]:
         evidence.append({"sent": False, "key": True, "title": "No answer", "detail": "in 32 s"})
     elif registration.reason:
         evidence.append({"sent": False, "key": True, "title": registration.reason, "detail": ""})
+    if registration.state in UNDER_WAY:
+        # The answer is the one before the request that is out now.
+        evidence.reverse()
     titles = {Shown.REGISTERED: "Working", Shown.REFRESHING: "Under way", Shown.DISABLED: "Switched off",
               Shown.UNKNOWN: "Why is it unknown"}
     return {

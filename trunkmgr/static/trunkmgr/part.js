@@ -1,7 +1,7 @@
 /* Pages that the server draws whole: a message tells that something moved, and the part is fetched and swapped. */
 'use strict';
 trunkmgr.part = (function () {
-  var T = window.trunkmgr, PAUSE = 500, timer = 0, loading = false, again = false, held = 0, whenFresh = null;
+  var T = window.trunkmgr, PAUSE = 500, BEATS = 6, timer = 0, beats = 0, loading = false, again = false, held = 0, whenFresh = null;
 
   function refresh() {
     if (document.hidden && !whenFresh) { again = true; return; }
@@ -13,7 +13,8 @@ trunkmgr.part = (function () {
       return response.text();
     }).then(function (text) {
       var fetched = new DOMParser().parseFromString(text, 'text/html').getElementById('part');
-      if (fetched && !held) swap(document.adoptNode(fetched));
+      /* Who is copying a text keeps it; the next beats bring the news. */
+      if (fetched && !held && (whenFresh || getSelection().isCollapsed)) swap(document.adoptNode(fetched));
       if (whenFresh) { whenFresh(); whenFresh = null; }
     }).catch(function () { /* the connection's banner tells */ }).finally(function () {
       loading = false;
@@ -37,6 +38,8 @@ trunkmgr.part = (function () {
     onMessage: function (message, fresh) {
       if (message.kind === 'hello') { whenFresh = fresh; refresh(); }
       else if (message.kind === 'stale') later();
+      /* Ages on the page grow, and a message may have been lost. */
+      else if (message.kind === 'beat' && ++beats % BEATS === 0) later();
     },
     onVisible: function () { if (again) refresh(); }
   });
