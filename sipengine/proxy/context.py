@@ -52,14 +52,14 @@ class ResponseContext:
     __slots__ = (
         "_call_id", "_du", "_key", "_ruri", "appended", "branches", "cancelled", "contact_hidden", "core",
         "dialog_views", "direction", "failure_hook", "flow", "from_line", "from_tag", "hidden", "loop",
-        "marks", "message", "method", "new_from", "new_to", "on_branch", "on_failure", "on_reply", "record",
+        "marks", "message", "method", "names", "new_from", "new_to", "on_branch", "on_failure", "on_reply", "record",
         "record_routed", "reply", "restore_from", "restore_to", "routing", "server", "status", "step", "stepping",
         "to_line", "verdict",
     )  # fmt: skip
 
     def __init__(
         self, core: ProxyCore, message: Message, method: bytes, ruri: bytes, flow: Flow, server: ServerTransaction,
-        from_line: bytes, to_line: bytes, call_id: bytes, from_tag: bytes,
+        from_line: bytes, to_line: bytes, call_id: bytes, from_tag: bytes, names: set[bytes],
     ) -> None:
         self.core = core
         self.message = message
@@ -70,6 +70,9 @@ class ResponseContext:
         """From as received: what every response of this request shows."""
         self.to_line = to_line
         self.from_tag = from_tag
+        self.names = names
+        """Canonical names of the fields that may be there: asking a set is cheaper than searching a list."""
+        self.failure_hook: Any = None
         self.branches: list[Branch] = []
         self.direction = 0
         self.record: DialogRecord | None = None
@@ -95,7 +98,6 @@ class ResponseContext:
         self._key = ""
         self.dialog_views: Views | None = None
         self.appended: list[tuple[bytes, bytes]] = []
-        self.failure_hook: Any = None
         self.on_failure = ""
         self.record_routed = False
         self.reply: tuple[int, bytes, tuple[bytes, ...]] | None = None
@@ -207,11 +209,13 @@ class ResponseContext:
         """Remove a header field in all its spellings; for fields that name the caller this holds for the whole call."""
         key = CANONICAL[name.encode() if isinstance(name, str) else name]
         self.hidden |= HIDEABLE_BITS.get(key, 0)
-        return self.message.remove(key) if key in self.message.keys else 0
+        return self.message.remove(key) if key in self.names else 0
 
     def append_hf(self, line: bytes | str) -> None:
         """Add a whole `Name: value` line; raises ParseError when it would break out of its line."""
-        self.message.append(line.encode() if isinstance(line, str) else line)
+        line = line.encode() if isinstance(line, str) else line
+        self.message.append(line)
+        self.names.add(CANONICAL[line.partition(b":")[0]])
 
     def append_branch(self, uri: bytes | str, du: bytes | str = b"") -> None:
         """Add a target that `t_relay` tries at the same time as the Request-URI."""
@@ -305,11 +309,6 @@ class ResponseContext:
             raise InvalidState("From, To and Contact of a request within a call follow from its first request")
 
     # small services for the core
-    @property
-    def hunts(self) -> bool:
-        """Whether a failure may lead to another target."""
-        return not self.direction and self.failure_hook is not None
-
     def views(self) -> Views | None:
         """What the two sides see, None when nothing was changed."""
         new_from, new_to = self.new_from, self.new_to

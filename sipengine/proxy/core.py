@@ -65,6 +65,8 @@ class ProxyCore:
         self.dialogs = DialogTable(self.queue)
         self.within = WithinDialog(self)
         self.storing = configuration.restore_mode != "none"
+        self.knows_all = self.storing and configuration.restore_codec == "sealed"
+        """Whether each call that stands has a record or a token: a request without either is of no call of ours."""
         self.asks_within = configuration.restore_mode == "manual"
         self.now = 0.0
         self.resume: Resume = _no_resume
@@ -122,10 +124,12 @@ class ProxyCore:
         if method == b"CANCEL":
             self._on_cancel(server, base, now)
             return
-        context = ResponseContext(self, message, method, ruri, flow, server, from_line, to_line, call_id, from_tag)
+        context = ResponseContext(
+            self, message, method, ruri, flow, server, from_line, to_line, call_id, from_tag, names
+        )
         server.user = context
         try:
-            self._serve(context, names, several, to_tag, number, now)
+            self._serve(context, several, to_tag, number, now)
         except BadExtension as error:
             self._refuse(server, error, now, (b"Unsupported: " + str(error).encode(),))
         except ProtocolError as error:
@@ -133,18 +137,17 @@ class ProxyCore:
         except (ValueError, IndexError):
             self._refuse(server, ParseError("a field is broken"), now)
 
-    def _serve(
-        self, context: ResponseContext, names: set[bytes], several: bool, to_tag: bytes, number: bytes, now: float
-    ) -> None:
+    def _serve(self, context: ResponseContext, several: bool, to_tag: bytes, number: bytes, now: float) -> None:
         """Validate, take our Route off, and send the request its way: into its call, or to the application."""
-        message, flow, ruri = context.message, context.flow, context.ruri
+        message, flow, ruri, names = context.message, context.flow, context._ruri, context.names
         ruri = self._clean.get(ruri) or self._clean_ruri(ruri)
         validation.count_hop(message)
         if PROXY_REQUIRE in names:
             validation.check_proxy_require(message)
         params: bytes | None = None
         if ROUTE in names:
-            ruri = route.undo_strict_router(message, ruri, self.transport)
+            if ruri.find(b";lr") >= 0:
+                ruri = route.undo_strict_router(message, ruri, self.transport)
             params = route.take_own_routes(message, flow, self.transport)
         context._ruri = ruri
         context.loop = hash((ruri, context._call_id, context.from_tag, to_tag, number, params)) & 0xFFFFFFFF
@@ -215,7 +218,8 @@ class ProxyCore:
             self.counters.stray += 1
             return
         validation.count_hop(message)
-        ruri = route.undo_strict_router(message, ruri, self.transport)
+        if ruri.find(b";lr") >= 0:
+            ruri = route.undo_strict_router(message, ruri, self.transport)
         params = route.take_own_routes(message, flow, self.transport) if ROUTE in message.keys else None
         if params is None:
             self.counters.stray += 1
@@ -224,6 +228,9 @@ class ProxyCore:
             record, direction, recovered = self.within.find(message, call_id, from_tag, to_tag, params, now)
         except ForgedToken:
             self.counters.forged += 1
+            return
+        if record is None and recovered is None and self.knows_all:
+            self.counters.stray += 1
             return
         views = record.views if record is not None else recovered.views if recovered is not None else None
         if views is not None:
@@ -237,9 +244,7 @@ class ProxyCore:
         server = context.server
         assert server is not None
         if params is None:
-            self.counters.stray += 1
-            self.counters.rejected += 1
-            server.own_response(481, now)
+            self._refuse_stray(server, now)
             return
         call_id = context._call_id
         try:
@@ -249,6 +254,10 @@ class ProxyCore:
         except ForgedToken as error:
             self.counters.forged += 1
             self._refuse(server, error, now)
+            return
+        if record is None and recovered is None and self.knows_all:
+            # our name in a Route is no proof; and after a restart a call without token would show its caller
+            self._refuse_stray(server, now)
             return
         context.record = record
         context.direction = direction or DOWN
@@ -268,8 +277,15 @@ class ProxyCore:
         else:
             self.relay_within(context, now)
 
+    def _refuse_stray(self, server: ServerTransaction, now: float) -> None:
+        self.counters.stray += 1
+        self.counters.rejected += 1
+        server.own_response(481, now)
+
     def relay_within(self, context: ResponseContext, now: float) -> None:
-        ruri, hop = route.next_hop(context.message, context.ruri)
+        ruri = hop = context._ruri
+        if ROUTE in context.message.keys:
+            ruri, hop = route.next_hop(context.message, ruri)
         self._add_branch(context, ruri, hop, now)
 
     # the application's verdict
@@ -332,7 +348,7 @@ class ProxyCore:
         """Make or renew the record of the call that a first request opens; None when there is nothing to remember."""
         views = context.views()
         marks = context.marks
-        if views is None and marks is None:
+        if views is None and marks is None and not (self.knows_all and context.record_routed):
             return None
         record = context.record
         if record is not None:

@@ -30,7 +30,7 @@ def forward(core: ProxyCore, context: ResponseContext, branch: Branch, flow: Flo
     """Send the request to one address of a branch."""
     pristine = message = context.message
     method = context.method
-    if context.on_reply is None and not branch.targets and len(context.branches) == 1 and not context.hunts:
+    if context.on_reply is None and not branch.targets and len(context.branches) == 1 and context.failure_hook is None:
         context.message = SENT  # nobody needs it again, and 32 s of requests are a lot of memory
     else:
         message = pristine.copy()
@@ -113,7 +113,9 @@ def _first_request(core: ProxyCore, context: ResponseContext, message: Message, 
 
 def forward_ack(core: ProxyCore, message: Message, ruri: bytes, flow: Flow, base: bytes, now: float) -> None:
     """Pass an ACK for 2xx on without a transaction; a repeated one gets the same branch (§16.11)."""
-    ruri, hop = route.next_hop(message, ruri)
+    hop = ruri
+    if ROUTE in message.keys:
+        ruri, hop = route.next_hop(message, ruri)
     message.start = b"ACK %b SIP/2.0" % ruri
     if CONTENT_LENGTH not in message.keys:
         message.append(b"Content-Length: %d" % len(message.body))

@@ -74,8 +74,9 @@ def on_failed(context: ResponseContext, branch: Branch, now: float) -> None:
         return
     best = choose(context)
     context.status = best.status
-    if context.hunts and not context.cancelled and len(context.branches) < context.core.configuration.max_targets:
-        hook = context.failure_hook
+    hook = context.failure_hook
+    may_hunt = not context.cancelled and len(context.branches) < context.core.configuration.max_targets
+    if hook is not None and may_hunt:
         if context.on_failure:
             hook = getattr(context.routing, context.on_failure)
             context.on_failure = ""

@@ -58,7 +58,7 @@ def _take_top(message: Message, flow: Flow, transport: TransportLayer) -> bytes 
 
 def undo_strict_router(message: Message, ruri: bytes, transport: TransportLayer) -> bytes:
     """A strict router before us put our Record-Route value into the Request-URI: the last Route is the real one."""
-    if ruri.find(b";lr") < 0 or ROUTE not in message.keys or own_uri_params(transport, ruri) is None:
+    if ROUTE not in message.keys or own_uri_params(transport, ruri) is None:
         return ruri
     routes = message.get_list(ROUTE)
     ruri_of_last = uri_of(routes.pop())

@@ -173,6 +173,39 @@ def test_a_request_of_no_call_is_answered_481_and_its_ack_dropped() -> None:
     assert net.provider.take() == [] and net.phone.take() == []
 
 
+def test_our_name_in_a_route_makes_nobody_a_party_of_a_call() -> None:
+    net = Net()
+    victim = net.wire.station("203.0.113.99", 5060)
+    for method in (b"INVITE", b"REFER", b"ACK"):
+        message = net.request(
+            method,
+            b"sip:x@203.0.113.99",
+            CALLER + b";tag=a",
+            b"<sip:b@x>;tag=b",
+            b"none",
+            1,
+            route=b"<sip:192.0.2.5:5060;lr>",
+        )
+        net.send(net.provider, message)
+    assert victim.take() == [] and starts(net.provider.take())[:2] == [b"SIP/2.0 481"] * 2
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_call_that_hides_nothing_goes_on(restart: bool) -> None:
+    net = Net()
+    net.routing.anonymous = False
+    net.routing.decide = lambda context: (
+        setattr(context, "du", b"sip:192.0.2.9:5060"),
+        context.record_route(),
+        context.t_relay(),
+    )
+    call = net.establish()
+    if restart:
+        net.restart()
+    net.send(net.provider, call.from_caller(b"BYE", 2))
+    assert parse(net.phone.take()[-1]).get(b"From") == CALLER + b";tag=ct"
+
+
 def test_two_legs_of_one_call_keep_their_own_views() -> None:
     """The callee's side sends the call back through us: same Call-ID and tag, another leg."""
     net = Net()
