@@ -97,6 +97,7 @@ class SipWorker(Worker):
     async def _process(self, stop: asyncio.Event) -> None:
         await self.start()
         serving = asyncio.create_task(self.arun(), name="sip")
+        processes.settle()
         print(f"trunkmgr ready: SIP {self.sockets} · accounts {self.accounts}", flush=True)  # noqa: T201
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait([stopping, serving], return_when=asyncio.FIRST_COMPLETED)

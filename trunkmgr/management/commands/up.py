@@ -82,6 +82,7 @@ class Command(BaseCommand):
         for part in processes.PARTS:
             part.start()
         watching = asyncio.create_task(processes.watch(), name="watch")
+        processes.settle()
         self.stdout.write(f"trunkmgr ready: {web.url} · SIP {worker.sockets} · accounts {worker.accounts}")
         self.stdout.flush()
 
