@@ -18,8 +18,21 @@ from sut import Registrar, Sut
 #: Kamailio gets what it needs to be clean at every rate (RESULTS.md): its defaults fail calls for want of memory.
 TUNED = ["CHILDREN=2", "SHM=1024", "PKG=64", "RCVBUF=4000000", "HASH=12"]
 
+#: Cores used by neither side nor SIPp; above it the turn says more about them than about us, and is taken again.
+FOREIGN = 0.7
+TRIES = 3
+
 
 def _turn(options: Namespace, adapter: str, rate: int) -> dict[str, Any]:
+    result = _measure(options, adapter, rate)
+    for _ in range(TRIES - 1):
+        if result["foreign_cores"] <= FOREIGN:
+            break
+        result = _measure(options, adapter, rate)
+    return result
+
+
+def _measure(options: Namespace, adapter: str, rate: int) -> dict[str, Any]:
     own = Namespace(**{**vars(options), "adapter": adapter, "pids": None})
     if adapter == options.against:
         own.env = [*TUNED, *(options.env or [])]
@@ -50,6 +63,7 @@ def compare(options: Namespace) -> dict[str, Any]:
             "ratios": ratios,
             "ours_ms": statistics.median([ours or 0 for ours, _ in cost]),
             "theirs_ms": statistics.median([theirs or 0 for _, theirs in cost]),
+            "foreign_cores": [[ours["foreign_cores"], theirs["foreign_cores"]] for ours, theirs in pairs],
             **{
                 f"{key}_{side}": sum(pair[index][key] for pair in pairs)
                 for key in ("failed", "udp_drops", "retrans_uac", "retrans_uas")
