@@ -73,6 +73,10 @@ CAUSES: dict[str, Cause] = {
         Shown.REFUSED, "No password set", "The provider asks for a password and this trunk has none.",
         "Enter the SIP password of this account.",
     ),
+    "secret_unreadable": Cause(
+        Shown.REFUSED, "Password not readable", "No key of this installation opens the stored password.",
+        "Enter the password again, or add the key it was stored under to TRUNKMGR_FIELD_KEYS and restart.",
+    ),
     "auth_unsupported": Cause(
         Shown.REFUSED, "Signing not supported", "The provider asks for a way of signing that we do not speak.",
         "Ask the provider for Digest with MD5, SHA-256 or SHA-512-256.",

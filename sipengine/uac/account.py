@@ -28,6 +28,8 @@ class UacAccount:
     contact_user: str = ""
     socket: str = ""
     """``proto:ip:port``; empty: the first listener that reaches the target."""
+    problem: str = ""
+    """Cause key of what keeps the host from giving a usable value; such an account sends nothing."""
 
     def same_binding(self, other: UacAccount) -> bool:
         """Whether both rows name the same binding at the same registrar (else the old one must be un-REGISTERed)."""
@@ -45,5 +47,5 @@ class UacAccount:
         """All that a REGISTER of this row depends on."""
         return (
             *self.auth_secret, self.expires, self.enabled, self.r_username, self.r_domain, self.contact_user,
-            self.contact_addr, self.auth_proxy, self.socket,
+            self.contact_addr, self.auth_proxy, self.socket, self.problem,
         )  # fmt: skip

@@ -36,6 +36,9 @@ class BindingRecord:
     failures: int = 0
     target: str = ""
     realm_seen: str = ""
+    code: int | None = None
+    reason: str = ""
+    round_trip: float | None = None
 
 
 def refresh_after(granted: int, jitter: float) -> float:

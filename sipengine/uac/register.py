@@ -95,6 +95,8 @@ class Binding:
 
 def problem_of(account: UacAccount) -> str:
     """Cause key for a row that cannot make a REGISTER; empty when it can."""
+    if account.problem:
+        return account.problem
     if not account.l_uuid or not account.r_username or not _DOMAIN.fullmatch(account.r_domain):
         return "bad_row"
     if account.contact_addr and not _ADDRESS.fullmatch(account.contact_addr):

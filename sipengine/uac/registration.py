@@ -99,6 +99,7 @@ class Registration:
         binding.contact, binding.until_at = record.contact, record.bound_until_at
         self.generation, self.failures = record.generation, record.failures
         self.granted, self.target, self.realm_seen = record.granted, record.target, record.realm_seen
+        self.code, self.reason, self.round_trip = record.code, record.reason, record.round_trip
         if not binding.stands(now):
             binding.until_at = None
 
@@ -246,7 +247,7 @@ class Registration:
         now = outcome.at
         self.cause = cause or outcome.cause
         if self.cause:
-            refused = self.cause in _REFUSED_CAUSES
+            refused = self.cause in _REFUSED_CAUSES or self.cause == self.account.problem
             self.state = RegistrationState.REFUSED if refused else RegistrationState.FAILING
         else:
             assert outcome.code is not None

@@ -14,7 +14,6 @@ from typing import Any
 from django.db.models import Max, Q
 from django.utils import timezone
 
-from trunkmgr.exceptions import UndecryptableSecret
 from trunkmgr.models import Change, Domain, Provider, UacReg
 from trunkmgr.sip.snapshot import Pbx, Peers, Snapshot, Trunk, pbx_of, provider_of, trunk_of
 
@@ -35,6 +34,12 @@ class Patch:
     trunks: dict[str, Trunk | None] = field(default_factory=dict)
     domains: dict[str, Pbx | None] = field(default_factory=dict)
     providers: dict[int, Peers | None] = field(default_factory=dict)
+
+    def keep_known(self, known: Mapping[str, Trunk]) -> None:
+        """Leave accounts as we knew them whose secret no key opens by now: what registers goes on registering."""
+        for l_uuid, trunk in list(self.trunks.items()):
+            if trunk is not None and trunk.account.problem and l_uuid in known:
+                del self.trunks[l_uuid]
 
     def __bool__(self) -> bool:
         return bool(self.trunks or self.domains or self.providers)
@@ -93,32 +98,24 @@ def read_rows(changed: Iterable[tuple[str, str]]) -> Patch:
     if providers:
         conditions.append(Q(options__provider__in=providers))
     for condition in conditions:
-        trunks, unreadable = read_trunks(condition)
-        patch.trunks.update(trunks)
-        for l_uuid in unreadable:
-            patch.trunks.pop(l_uuid, None)
+        patch.trunks.update(read_trunks(condition))
     return patch
 
 
-def read_trunks(condition: Q) -> tuple[dict[str, Trunk], dict[str, UndecryptableSecret]]:
-    """Read accounts; those whose secrets no key opens come apart, and are told in the log."""
-    trunks: dict[str, Trunk] = {}
-    unreadable: dict[str, UndecryptableSecret] = {}
-    for row in UacReg.objects.filter(condition).select_related("options__provider"):
-        try:
-            trunks[row.l_uuid] = trunk_of(row)
-        except UndecryptableSecret as error:
-            log.error("The account %s cannot be used. %s", row.l_uuid, error)
-            unreadable[row.l_uuid] = error
-    return trunks, unreadable
+def read_trunks(condition: Q) -> dict[str, Trunk]:
+    """Read accounts by l_uuid."""
+    rows = UacReg.objects.filter(condition).select_related("options__provider")
+    return {row.l_uuid: trunk_of(row) for row in rows}
 
 
 def read_snapshot() -> Snapshot:
     """Read everything; raise UndecryptableSecret when accounts hold secrets and our keys open none of them."""
-    trunks, unreadable = read_trunks(Q())
-    sealed = any(trunk.account.auth_password or trunk.account.auth_ha1 for trunk in trunks.values())
-    if unreadable and not sealed:
-        raise next(iter(unreadable.values()))
+    trunks = read_trunks(Q())
+    unreadable = [trunk.account.l_uuid for trunk in trunks.values() if trunk.account.problem]
+    if unreadable and not any(trunk.account.auth_password or trunk.account.auth_ha1 for trunk in trunks.values()):
+        row = UacReg.objects.get(l_uuid=unreadable[0])
+        row.auth_password.reveal()
+        row.auth_ha1.reveal()
     return Snapshot().patched(
         trunks=trunks,
         domains={row.l_domain.lower(): pbx_of(row) for row in Domain.objects.all()},
@@ -134,11 +131,7 @@ def compare(old: Snapshot) -> Patch:
         domains=_difference(old.domains, new.domains),
         providers=_difference(old.providers, new.providers),
     )
-    missing = {l_uuid for l_uuid, trunk in patch.trunks.items() if trunk is None}
-    if missing:
-        # What cannot be decrypted is there all the same, and stays as we knew it.
-        for l_uuid in missing & set(UacReg.objects.values_list("l_uuid", flat=True)):
-            del patch.trunks[l_uuid]
+    patch.keep_known(old.trunks)
     return patch
 
 

@@ -8,6 +8,7 @@ addresses.
 from __future__ import annotations
 
 import ipaddress
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -15,7 +16,13 @@ from typing import TypeVar
 
 from sipengine.uac.account import UacAccount
 from sipengine.uac.lookup import AccountTable
+from trunkmgr.exceptions import UndecryptableSecret
 from trunkmgr.models import Domain, Provider, UacReg, UacRegOptions
+
+log = logging.getLogger("trunkmgr.sip")
+
+#: Cause key of an account whose stored secret no key of ours opens.
+UNREADABLE = "secret_unreadable"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Key = TypeVar("Key")
@@ -100,17 +107,23 @@ class Snapshot:
 def trunk_of(row: UacReg) -> Trunk:
     """Make the engine's value of a row; an account without outbound proxy takes its provider's.
 
-    Raises UndecryptableSecret.
+    One whose secret no key of ours opens is a trunk too: it can be called, and its page tells why it does not register.
     """
     options: UacRegOptions | None = getattr(row, "options", None)
     provider = options.provider if options else None
+    try:
+        password, ha1, problem = row.auth_password.reveal(), row.auth_ha1.reveal(), ""
+    except UndecryptableSecret as error:
+        log.error("The account %s cannot register. %s", row.l_uuid, error)
+        password, ha1, problem = "", "", UNREADABLE
     account = UacAccount(
         l_uuid=row.l_uuid, l_username=row.l_username, l_domain=row.l_domain,
         r_username=row.r_username, r_domain=row.r_domain, realm=row.realm,
-        auth_username=row.auth_username, auth_password=row.auth_password.reveal(), auth_ha1=row.auth_ha1.reveal(),
+        auth_username=row.auth_username, auth_password=password, auth_ha1=ha1,
         auth_proxy=row.auth_proxy or (provider.proxy if provider else ""),
         expires=row.expires, enabled=row.enabled, reg_delay=row.reg_delay,
         contact_addr=row.contact_addr, contact_user=row.contact_user, socket=row.socket,
+        problem=problem,
     )
     anonymous = options is not None and options.inbound_identity == UacRegOptions.InboundIdentity.ANONYMOUS
     return Trunk(account, anonymous, provider.pk if provider else None)

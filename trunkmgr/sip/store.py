@@ -40,7 +40,7 @@ def own(node: Node) -> dict[str, int]:
 
 _RECORD = (
     "account_id", "call_id", "from_tag", "cseq", "contact", "granted", "bound_until_time", "next_attempt_time",
-    "generation", "failures", "target", "realm_seen",
+    "generation", "failures", "target", "realm_seen", "code", "reason", "round_trip",
 )
 
 
@@ -57,4 +57,5 @@ def _record(row: Mapping[str, Any], clock: Clock) -> BindingRecord:
         contact=row["contact"], granted=row["granted"],
         bound_until_at=clock.at(bound) if bound else None, next_attempt_at=clock.at(planned) if planned else None,
         generation=row["generation"], failures=row["failures"], target=row["target"], realm_seen=row["realm_seen"],
+        code=row["code"], reason=row["reason"], round_trip=row["round_trip"],
     )

@@ -250,9 +250,10 @@ class SipWorker(Worker):
 
     def apply(self, patch: changes.Patch, fences: Mapping[str, int]) -> None:
         """Swap the picture, and let the engine follow the accounts that are ours."""
+        old = self.admission.snapshot.trunks
+        patch.keep_known(old)
         if not patch:
             return
-        old = self.admission.snapshot.trunks
         self.bridge.fences.update(fences)
         self.admission.swap(self.admission.snapshot.patched(patch.trunks, patch.domains, patch.providers))
         registrations = self.endpoint.registrations

@@ -569,7 +569,7 @@ def record(network: Network, **changes: object) -> BindingRecord:
     values: dict[str, object] = {
         "call_id": last.call_id, "from_tag": last.from_tag, "cseq": last.cseq, "contact": last.contact,
         "granted": last.granted, "bound_until_at": last.bound_until_at, "next_attempt_at": last.next_attempt_at,
-        "generation": last.generation, "failures": last.failures,
+        "generation": last.generation, "failures": last.failures, "code": last.code, "reason": last.reason,
     }
     return BindingRecord(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -582,6 +582,7 @@ def test_restart_keeps_a_binding_that_stands() -> None:
     after.run(5)
     assert after.sent == []
     assert after.last().state is State.REGISTERED and not after.last().final
+    assert (after.last().code, after.last().reason) == (200, "OK"), "the last answer is still the last answer"
     after.run(600)
     sent = after.sent[0]
     assert sent.message.call_id == before.sent[0].message.call_id
@@ -699,5 +700,16 @@ def test_a_loopback_socket_does_not_reach_a_provider() -> None:
     network.run(1)
     assert network.sent == [] and network.last().cause == "no_socket"
     network.registrations.change(account(auth_proxy="sip:127.0.0.9"), network.now)
+    network.run(1)
+    assert network.last().state is State.REGISTERED
+
+
+def test_an_account_without_a_usable_value_sends_nothing_until_it_is_mended() -> None:
+    network = Network(granting())
+    network.registrations.load(account(problem="secret_unreadable"), None, network.now)
+    network.run(600)
+    assert network.sent == []
+    assert (network.last().state, network.last().cause) == (State.REFUSED, "secret_unreadable")
+    network.registrations.change(account(), network.now)
     network.run(1)
     assert network.last().state is State.REGISTERED

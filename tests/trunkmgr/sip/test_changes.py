@@ -9,6 +9,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from trunkmgr.causes import CAUSES
 from trunkmgr.exceptions import UndecryptableSecret
 from trunkmgr.models import Change, Domain, Provider, UacReg, UacRegOptions
 from trunkmgr.services import accounts, domains, providers
@@ -103,9 +104,18 @@ def test_a_secret_that_no_key_opens_leaves_its_account_as_it_was(caplog: pytest.
     spoil("bad")
     with caplog.at_level(logging.ERROR):
         patch = read_rows([("uacreg", "good"), ("uacreg", "bad")])
+    patch.keep_known(old.trunks)
     assert patch.trunks.keys() == {"good"}
-    assert "The account bad cannot be used." in caplog.text
+    assert "The account bad cannot register." in caplog.text
     assert not compare(old), "it is not taken for deleted either"
+
+
+def test_a_secret_that_no_key_opens_is_a_trunk_with_a_cause() -> None:
+    account("good")
+    account("bad")
+    spoil("bad")
+    assert read_snapshot().trunks["bad"].account.problem in CAUSES
+    assert not read_snapshot().trunks["good"].account.problem
 
 
 def test_a_wrong_key_keeps_the_worker_from_starting() -> None:
