@@ -6,6 +6,7 @@ admitted peer may send.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 from sipengine.exceptions import Reject
@@ -27,7 +28,7 @@ class Admission:
         self.snapshot = Snapshot()
         self._providers = Peers()
         self._pbxs = Peers()
-        self._resolved: dict[str, frozenset[str]] = {}
+        self._resolved: dict[str, dict[str, frozenset[str]]] = {}
         self._registrars: dict[str, str] = {}
         self._kinds: dict[str, int] = {}
         self._by_address: dict[str, int] | None = None
@@ -38,7 +39,7 @@ class Admission:
         self._providers = snapshot.provider_peers()
         self._pbxs = snapshot.pbx_peers()
         names = self.names()
-        self._resolved = {host: addresses for host, addresses in self._resolved.items() if host in names}
+        self._resolved = {host: answers for host, answers in self._resolved.items() if host in names}
         self._registrars = {key: address for key, address in self._registrars.items() if key in snapshot.trunks}
         self._forget()
 
@@ -46,10 +47,11 @@ class Admission:
         """Return the host names (not addresses) whose addresses must be known."""
         return {host for host in self._providers.hosts | self._pbxs.hosts if numeric(host) is None}
 
-    def resolved(self, host: str, addresses: frozenset[str]) -> None:
-        """Take what the resolver says of a host name, in place of what it said before."""
-        if self._resolved.get(host) != addresses:
-            self._resolved[host] = addresses
+    def resolved(self, host: str, question: str, addresses: frozenset[str]) -> None:
+        """Take what the resolver answers to a question about a host name, in place of its answer before."""
+        answers = self._resolved.setdefault(host, {})
+        if answers.get(question) != addresses:
+            answers[question] = addresses
             self._forget()
 
     def registered_at(self, l_uuid: str, address: str) -> None:
@@ -88,7 +90,8 @@ class Admission:
         for bit, peers in ((PROVIDER, self._providers), (PBX, self._pbxs)):
             for host in peers.hosts:
                 ip = numeric(host)
-                for address in (str(ip),) if ip is not None else self._resolved.get(host, ()):
+                known = self._resolved.get(host, {}).values()
+                for address in (str(ip),) if ip is not None else chain.from_iterable(known):
                     found[address] = found.get(address, NOBODY) | bit
         return found
 

@@ -72,6 +72,8 @@ class SipWorker(Worker):
                 restore_mode=env.restore_mode, restore_codec=env.restore_codec, restore_passwd=env.restore_passwd,
                 rr_from_store_param=env.rr_from_store_param, rr_to_store_param=env.rr_to_store_param,
                 seal_keys=settings.SEAL_KEYS, reg_contact_addr=env.reg_contact_addr,
+                # What providers call us by, also where it is the outside of a NAT.
+                aliases=tuple(filter(None, (env.reg_contact_addr.partition(";")[0],))),
             ),
             application=AsgiApplication(self.middleware, self.steps.step),
             admission=self.admission.admits, entropy=os.urandom, local_address=local_address,
@@ -259,10 +261,14 @@ class SipWorker(Worker):
         registrations = self.endpoint.registrations
         for l_uuid, trunk in patch.trunks.items():
             before = old.get(l_uuid)
-            if trunk is None:
-                self.call(registrations.remove, l_uuid)
-            elif l_uuid in self.bridge.fences and (before is None or before.account != trunk.account):
-                self.call(registrations.change, trunk.account)
+            try:
+                if trunk is None:
+                    self.call(registrations.remove, l_uuid)
+                elif l_uuid in self.bridge.fences and (before is None or before.account != trunk.account):
+                    self.call(registrations.change, trunk.account)
+            except Exception:
+                # The others of this patch shall not wait for a fault that one row brings to light.
+                log.exception("The engine could not follow the change of %s.", l_uuid)
         self.bridge.accounts_changed(patch.trunks)
         self._resolve()
 
@@ -333,13 +339,15 @@ class SipWorker(Worker):
     def _resolve(self) -> None:
         """Ask for the addresses of the names that admission must know."""
         for host in self.admission.names():
-            self.call(self.endpoint.locate, f"sip:{host}", self._learner(host))
+            # With a port the name itself is looked up, without one its SRV records (RFC 3263 §4.2); peers use either.
+            for question in (f"sip:{host}", f"sip:{host}:5060"):
+                self.call(self.endpoint.locate, question, self._learner(host, question))
 
-    def _learner(self, host: str) -> Callable[[list[Target] | ResolutionError, float], None]:
+    def _learner(self, host: str, question: str) -> Callable[[list[Target] | ResolutionError, float], None]:
         def learn(targets: list[Target] | ResolutionError, now: float) -> None:
             # A name that cannot be resolved now keeps the addresses it had.
             if not isinstance(targets, ResolutionError):
-                self.admission.resolved(host, frozenset(target.address[0] for target in targets))
+                self.admission.resolved(host, question, frozenset(target.address[0] for target in targets))
 
         return learn
 

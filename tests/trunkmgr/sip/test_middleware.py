@@ -44,10 +44,12 @@ def test_configured_addresses(admission: Admission, address: str, kind: int) -> 
 def test_names_admit_what_the_resolver_says_and_no_longer(admission: Admission) -> None:
     assert admission.names() == {"sip.example", "provider.example"}
     assert admission.kind("203.0.113.1") == NOBODY
-    admission.resolved("sip.example", frozenset({"203.0.113.1"}))
+    admission.resolved("sip.example", "SRV", frozenset({"203.0.113.1"}))
+    admission.resolved("sip.example", "A", frozenset({"203.0.113.3"}))
     assert admission.kind("203.0.113.1") == PROVIDER
-    admission.resolved("sip.example", frozenset({"203.0.113.2"}))
+    admission.resolved("sip.example", "SRV", frozenset({"203.0.113.2"}))
     assert (admission.kind("203.0.113.1"), admission.kind("203.0.113.2")) == (NOBODY, PROVIDER)
+    assert admission.kind("203.0.113.3") == PROVIDER, "the answer to the other question stays"
 
 
 def test_the_address_that_an_account_registers_at_may_call(admission: Admission) -> None:
