@@ -50,7 +50,7 @@ def stand(kamailio_registrar: Callable[..., Registrar], trunkmgr_up: Callable[..
 )
 def test_a_call_that_was_up_survives_a_crash(stand: Stand, sipp: Callable[..., Sipp], caller: str, callee: str) -> None:
     """The BYE comes after the restart; both scenarios still look for the caller's identity in it."""
-    talk = 12.0
+    talk = 10.0
     far = sipp(callee, stand.pbx, count=3, talk=talk, seconds=40)
     near = sipp(
         caller,
