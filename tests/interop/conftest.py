@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from tests.interop.peers import Capture, Registrar, Sipp
 from tests.interop.product import Cluster, Embedded
 from tests.interop.programs import free_port, program
 from tests.interop.services import Postgres, Redis
+
+# SIGTERM ends a run as Ctrl-C does, so that what it started is ended with it.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 _next = itertools.count(os.getpid())
 

@@ -76,8 +76,8 @@ def test_beat_refreshes_and_the_guard_stands_in(
     embedded, cluster = trunkmgr_up(), trunkmgr_cluster()
     enter(embedded, registrar, place, *one)
     enter(cluster, registrar, place, *four)
-    words = "add wrong --l-username wrong --l-domain pbx.example --r-username wrong --provider RheinTel --password-stdin"
-    embedded.manage("uacreg", *words.split(), "--r-domain", registrar.realm, stdin="not-it\n")
+    words = "--l-username wrong --l-domain pbx.example --r-username wrong --provider RheinTel --password-stdin"
+    embedded.manage("uacreg", "add", "wrong", *words.split(), "--r-domain", registrar.realm, stdin="not-it\n")
     users = {*one, *four}
     watch(registrar, users, BEAT_STOPS)
     beats = {user: len(refreshes(cluster, (user,))) for user in four}
