@@ -14,9 +14,9 @@ from simulation.peer import Address, Peer, new_tag, sdp
 from sipengine.message import Message
 from sipengine.uac.digest import Challenge, Credentials, response
 
-
-#: Ranges that the German regulator keeps for film and fiction, without their last three digits: nobody is called by them.
+#: Ranges that the German regulator keeps for film and fiction, without their last three digits: nobody has them.
 FICTION = ("+493023125", "+496990009", "+494066969", "+492214710", "+498999998")
+
 
 class Mood(Enum):
     """What the registrar does with a REGISTER."""
