@@ -15,6 +15,8 @@ class Configuration:
     t4: float = 5.0
     timer_c: float = 181.0
     """RFC 3261 §16.6 step 11: more than three minutes."""
+    try_timer: float = 5.0
+    """Seconds that an INVITE waits for any answer while another target is left: Timer B (32 s) outlasts a caller."""
     restore_mode: str = "auto"
     """`auto`: replies and requests within the dialog get their From and To back; `manual`: the routing calls
     `uac_restore_from` and `uac_restore_to`; `none`: nothing is stored, replies keep what was changed.
@@ -46,6 +48,8 @@ class Configuration:
             raise ValueError("a seal key has not 32 bytes; make one with `openssl rand -base64 32`")
         if self.timer_c <= 180:
             raise ValueError("timer_c is not above 180 s; RFC 3261 §16.6 asks for more than three minutes")
+        if not 4 <= self.try_timer <= 6:
+            raise ValueError("try_timer is not from 4 to 6 s; shorter loses calls to slow servers, longer loses callers")
         for name in ("rr_from_store_param", "rr_to_store_param"):
             value = getattr(self, name)
             if not value.isalnum() or not value.isascii() or value in ("lr", "transport", "ftag"):

@@ -29,7 +29,9 @@ from sipengine.transaction.timers import Timers
 from sipengine.transport.flow import Address, Flow, Listener
 from sipengine.transport.layer import LocalAddress, TransportLayer, no_local_address
 from sipengine.transport.locate import Locator, OnTargets
+from sipengine.transport.rests import Rests
 from sipengine.transport.stream import PING, PONG, StreamFramer
+from sipengine.uac.probe import Probe
 from sipengine.uac.registration import Registrations
 from sipengine.uac.restore import KamailioCodec, RestoreCodec, SealedCodec
 
@@ -66,7 +68,8 @@ class Endpoint:
         self.transactions = TransactionLayer(
             self.transport, self.queue, timers, self.out, self.counters, self.identifiers.hex()
         )
-        self._locator = Locator(self.events)
+        self.rests = Rests(self.queue)
+        self._locator = Locator(self.events, self.rests)
         sealer = Sealer(configuration.seal_keys or (entropy(32),), self.identifiers.nonce)
         names = configuration.rr_from_store_param, configuration.rr_to_store_param
         codec: RestoreCodec = SealedCodec(sealer, *names, self.counters)
@@ -78,6 +81,7 @@ class Endpoint:
         )
         self._admission = admission
         self.registrations = Registrations(self)
+        self.rests.probe = Probe(self, self.rests)
 
     @property
     def resume(self) -> Resume:

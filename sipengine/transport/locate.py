@@ -10,14 +10,18 @@ from sipengine.events import Event, ResolutionWanted, Target
 from sipengine.exceptions import ParseError, ResolutionError
 from sipengine.message.fields import CACHE_LIMIT
 from sipengine.message.uri import SipUri
+from sipengine.transport.rests import Rests
 
 OnTargets = Callable[["list[Target] | ResolutionError", float], None]
 _Key = tuple[str, "int | None", "str | None", bool]
 
 
 class Locator:
-    def __init__(self, events: deque[Event]) -> None:
+    """Targets of URIs; which of them rest is `rests`."""
+
+    def __init__(self, events: deque[Event], rests: Rests) -> None:
         self._events = events
+        self.rests = rests
         self._numeric: dict[bytes, list[Target]] = {}
         self._waiting: dict[_Key, list[OnTargets]] = {}
 
@@ -41,7 +45,8 @@ class Locator:
         except Exception as error:
             on_targets(ResolutionError(str(error)), now)
             return
-        host = parsed.host.strip(b"[]").decode("ascii", "replace").lower()
+        # RFC 3263 §4: maddr is where a request goes, the host only what it is for.
+        host = (parsed.param(b"maddr") or parsed.host).strip(b"[]").decode("ascii", "replace").lower()
         secure = parsed.scheme == b"sips"
         wanted = parsed.param(b"transport")
         transport = wanted.decode("ascii", "replace").lower() if wanted else None

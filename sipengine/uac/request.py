@@ -7,11 +7,12 @@ target when one does not answer.  Does not know what the request is for; `regist
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from ipaddress import ip_address
+from math import ceil
 from typing import Any, Protocol
 
 from sipengine.events import Target
@@ -19,6 +20,7 @@ from sipengine.exceptions import ProtocolError, ResolutionError, SipError, Trans
 from sipengine.message import Message, SipUri
 from sipengine.transport.flow import Address, Flow, Listener
 from sipengine.transport.layer import TransportLayer
+from sipengine.transport.rests import Rests, asked_rest
 from sipengine.uac.binding import retry_after
 from sipengine.uac.digest import Challenge, Credentials, answer, choose
 from sipengine.uac.pacing import Pacing, Priority
@@ -29,14 +31,13 @@ OpenListener = Callable[[str, str, int], Listener | None]
 
 MAX_REPEATS = 5
 """Requests of one exchange to one target: 401, 407 and a stale nonce for each, and no more."""
-QUARANTINE = 60.0
-"""Seconds that a target which gave no answer stands behind the others."""
 
 
 class Agent(Protocol):
     """What an exchange needs of the endpoint."""
 
     transport: TransportLayer
+    rests: Rests
 
     @property
     def listeners(self) -> list[Listener]: ...
@@ -106,26 +107,20 @@ class Request:
 
 
 class Requests:
-    """Sends requests for the user agents of an endpoint; keeps the pace and the quarantine of each target."""
+    """Sends requests for the user agents of an endpoint at the pace of each target, which rests as it does for calls.
+    """
 
     def __init__(self, agent: Agent, pacing: Pacing) -> None:
         self.agent = agent
         self.pacing = pacing
         self.open_listener: OpenListener = _none_opened
-        self._failed: dict[tuple[str, Address], float] = {}
 
-    def order(self, targets: Sequence[Target], now: float) -> list[Target]:
-        """Targets as located, those that lately gave no answer last."""
-        return sorted(targets, key=lambda target: self._failed.get((target.transport, target.address), 0.0) > now)
-
-    def failed(self, target: Target, now: float, seconds: float = QUARANTINE) -> None:
-        if len(self._failed) > 1024:
-            self._failed = {key: until for key, until in self._failed.items() if until > now}
-        self._failed[target.transport, target.address] = now + seconds
+    def failed(self, target: Target, now: float, asked: float = 0.0) -> None:
+        self.agent.rests.failed(target.transport, target.address, now, asked)
         self.pacing.slow_down(target.address, now)
 
     def answered(self, target: Target) -> None:
-        self._failed.pop((target.transport, target.address), None)
+        self.agent.rests.answered(target.transport, target.address)
 
     def listener_for(self, target: Target, socket: str) -> Listener | None:
         """The local socket for `target`: the named one, else the first that reaches it."""
@@ -209,7 +204,13 @@ class Exchange:
         if isinstance(targets, ResolutionError):
             self._end(Outcome(now, "dns_empty", detail=str(targets)))
             return
-        self._targets = self.requests.order(targets, now)
+        rests = self.requests.agent.rests
+        self._targets = rests.order(targets, now, new=self.request.priority is not Priority.OPERATOR)
+        if not self._targets:
+            # RFC 3261 §21.5.4: every target answered 503 and named a time; asking now would prolong its trouble.
+            wait = rests.silent_for(targets, now)
+            self._end(Outcome(now, "busy_503", retry_after=ceil(wait), detail="It asked for a pause (Retry-After)."))
+            return
         self._next_target(now)
 
     def _next_target(self, now: float) -> None:
@@ -270,7 +271,7 @@ class Exchange:
         assert self._target is not None
         if code == 503:
             # RFC 3261 §21.5.4, RFC 3263 §4.3: leave this one alone and try the next.
-            self.requests.failed(self._target, now, retry_after(message) or QUARANTINE)
+            self.requests.failed(self._target, now, asked_rest(message))
             self._last = self._outcome(now, "", message, code)
             self._next_target(now)
             return

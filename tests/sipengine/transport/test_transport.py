@@ -13,9 +13,11 @@ import pytest
 from sipengine.events import ResolutionWanted, Target
 from sipengine.exceptions import LocalProtocolError, ParseError, ResolutionError, TransportError
 from sipengine.message import parse
+from sipengine.timerqueue import TimerQueue
 from sipengine.transport.flow import Flow
 from sipengine.transport.layer import TransportLayer, no_local_address
 from sipengine.transport.locate import Locator
+from sipengine.transport.rests import Rests
 from sipengine.transport.stream import PING, StreamFramer
 from tests.sipengine.net import PROXY, Net, reply, starts
 
@@ -140,7 +142,7 @@ def test_flows_are_bounded() -> None:
 
 def test_numeric_hosts_are_located_at_once_and_names_by_the_host() -> None:
     events: deque[Any] = deque()
-    locator = Locator(events)
+    locator = Locator(events, Rests(TimerQueue()))
     found: list[Any] = []
     locator.locate("sip:x@[::1]:5070;transport=TCP", lambda targets, now: found.append(targets), 1.0)
     assert found == [[Target("tcp", ("::1", 5070))]] and not events
