@@ -70,11 +70,11 @@ class Branch:
         target, *self.targets = self.targets
         self._try(target, now)
 
-    def cancel(self, now: float) -> None:
+    def cancel(self, now: float, reason: bytes = b"") -> None:
         client = self.client
         if isinstance(client, InviteClient):
             self.targets = []
-            client.cancel(now)
+            client.cancel(now, reason)
         elif client is None and not self.status:
             self.status = 487
 
@@ -87,7 +87,7 @@ class Branch:
                 if not self.c_at:
                     context.core.queue.arm(self, LOOK, now)
                 if status > 100 or not self.c_at:
-                    self.c_at = now + context.core.configuration.timer_c
+                    self.c_at = now + context.timer_c
             if status > 100:
                 response.forward(context, status, message, now)
         elif status < 300:

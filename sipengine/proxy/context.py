@@ -50,11 +50,11 @@ class Marks:
 
 class ResponseContext:
     __slots__ = (
-        "_call_id", "_du", "_key", "_ruri", "appended", "branches", "cancelled", "contact_hidden", "core",
-        "dialog_views", "direction", "failure_hook", "flow", "from_line", "from_tag", "hidden", "loop",
-        "marks", "message", "method", "names", "new_from", "new_to", "on_branch", "on_failure", "on_reply", "record",
-        "record_routed", "reply", "restore_from", "restore_to", "routing", "server", "status", "step", "stepping",
-        "to_line", "verdict",
+        "_call_id", "_du", "_key", "_ruri", "appended", "branches", "breadth", "breadth_share", "cancelled",
+        "contact_hidden", "core", "dialog_views", "direction", "failure_hook", "flow", "from_line",
+        "from_tag", "hidden", "loop", "marks", "message", "method", "names", "new_from", "new_to",
+        "on_branch", "on_failure", "on_reply", "record", "record_routed", "reply", "restore_from",
+        "restore_to", "routing", "server", "status", "step", "stepping", "timer_c", "to_line", "verdict",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +86,7 @@ class ResponseContext:
         self.hidden = 0
         self.contact_hidden = False
         self.loop = 0
+        self.timer_c = core.configuration.timer_c
         self.marks: Marks | None = None
         self.on_branch: Any = None
         self.on_reply: Any = None
@@ -99,6 +100,9 @@ class ResponseContext:
         self.dialog_views: Views | None = None
         self.appended: list[tuple[bytes, bytes]] = []
         self.on_failure = ""
+        self.breadth = 0
+        """Max-Breadth of the request once it matters, and what each branch gets of it (RFC 5393 §5.3)."""
+        self.breadth_share = 0
         self.record_routed = False
         self.reply: tuple[int, bytes, tuple[bytes, ...]] | None = None
         self.status = 0
@@ -232,6 +236,15 @@ class ResponseContext:
         if self.method == b"INVITE":
             self.marks = Marks(self.key, l_uuid, direction, caller, callee, anonymous)
 
+    def t_set_fr(self, fr_inv_timeout: float) -> None:
+        """Let this call ring longer or shorter than `timer_c` without a word from the far side (§16.6 step 11).
+
+        Seconds, above 180; ValueError otherwise.
+        """
+        if not fr_inv_timeout > 180:
+            raise ValueError("timer C is not above 180 s; RFC 3261 §16.6 asks for more than three minutes")
+        self.timer_c = fr_inv_timeout
+
     def t_on_branch(self, name: str) -> None:
         """Name the method of the routing that edits each branch; without it `branch_route`."""
         self.on_branch = getattr(self.routing, name)
@@ -325,6 +338,9 @@ class ResponseContext:
         if server is None:
             return
         if status >= 300:
+            if status == 408 and not server.invite:
+                server.vanish(now)  # RFC 4320 §4.2: no 408 to a request other than INVITE
+                return
             self.core.counters.rejected += 1
         tag = server.layer.own_tag(server.key) if status > 100 else b""
         server.respond(status, response(server.head, status, reason, tag, extra), now)

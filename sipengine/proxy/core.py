@@ -21,7 +21,7 @@ from sipengine.message.build import COPIED
 from sipengine.message.build import response as build_response
 from sipengine.message.fields import CACHE_LIMIT, CALL_ID, CSEQ, FROM, PROXY_REQUIRE, ROUTE, TO, VIA
 from sipengine.message.message import Message
-from sipengine.message.values import tag_of
+from sipengine.message.values import Via, tag_of
 from sipengine.proxy import response, route, validation
 from sipengine.proxy.branch import Branch
 from sipengine.proxy.context import DOWN, ResponseContext
@@ -30,7 +30,14 @@ from sipengine.proxy.hooks import Verdict
 from sipengine.proxy.within import WithinDialog
 from sipengine.timerqueue import TimerQueue
 from sipengine.transaction.layer import TransactionLayer, base_key
-from sipengine.transaction.server import ACCEPTED, COMPLETED, InviteServer, NonInviteServer, ServerTransaction
+from sipengine.transaction.server import (
+    ACCEPTED,
+    COMPLETED,
+    TERMINATED,
+    InviteServer,
+    NonInviteServer,
+    ServerTransaction,
+)
 from sipengine.transaction.timers import Timers
 from sipengine.transport.flow import Flow
 from sipengine.transport.layer import TransportLayer
@@ -40,7 +47,16 @@ from sipengine.uac.restore import ForgedToken, RestoreCodec
 Application = Callable[[ResponseContext], None]
 Resume = Callable[[Callable[[float], None]], None]
 
+TIMESTAMP = b"timestamp"
+MAX_BREADTH = b"max-breadth"
 RETRY_AFTER = (b"Retry-After: 10",)
+METHODS = (
+    b"OPTIONS", b"REGISTER", b"MESSAGE", b"SUBSCRIBE", b"NOTIFY", b"PUBLISH", b"REFER", b"INFO", b"BYE", b"UPDATE",
+    b"PRACK",
+)  # fmt: skip
+"""Whose transaction a senseless CANCEL may name."""
+MAX_BREADTH_DEFAULT = 60
+"""RFC 5393 §5.3.3.1."""
 
 
 class ProxyCore:
@@ -71,6 +87,9 @@ class ProxyCore:
         self.now = 0.0
         self.resume: Resume = _no_resume
         self._clean: dict[bytes, bytes] = {}
+        self._served: dict[bytes, ServerTransaction] = {}
+        """Requests that we answered 2xx as their UAS, by Call-ID, From tag and CSeq."""
+        self._served_limit = 64
 
     # §16.3, §16.4
     def on_request(self, message: Message, flow: Flow, now: float) -> None:
@@ -92,7 +111,7 @@ class ProxyCore:
             key = base + method
             server = self.servers.get(key)
             if server is not None:
-                server.on_retransmission()
+                server.on_retransmission(now)
                 return
         names = set(keys)
         if len(names) != len(keys):
@@ -116,14 +135,18 @@ class ProxyCore:
             tag = self.transactions.own_tag(key)
             self.transactions.out.append((build_response(head, 503, b"", tag, RETRY_AFTER), reply_flow))
             return
+        if TIMESTAMP in names:
+            head.append(lines[keys.index(TIMESTAMP)])  # §8.2.6.1: our 100 gives it back
         if method == b"INVITE":
             server = InviteServer(self.transactions, key, reply_flow, head)
+        elif method == b"CANCEL":
+            server = self.servers[key] = NonInviteServer(self.transactions, key, reply_flow, head)
+            self._on_cancel(server, base, message, now)
+            return
         else:
             server = NonInviteServer(self.transactions, key, reply_flow, head)
+            server.expect_answer(now)
         self.servers[key] = server
-        if method == b"CANCEL":
-            self._on_cancel(server, base, now)
-            return
         context = ResponseContext(
             self, message, method, ruri, flow, server, from_line, to_line, call_id, from_tag, names
         )
@@ -142,8 +165,8 @@ class ProxyCore:
         message, flow, ruri, names = context.message, context.flow, context._ruri, context.names
         ruri = self._clean.get(ruri) or self._clean_ruri(ruri)
         validation.count_hop(message)
-        if PROXY_REQUIRE in names:
-            validation.check_proxy_require(message)
+        if ruri.find(b";maddr=") >= 0:
+            ruri = route.strip_own_maddr(ruri, flow, self.transport)
         params: bytes | None = None
         if ROUTE in names:
             if ruri.find(b";lr") >= 0:
@@ -151,11 +174,13 @@ class ProxyCore:
             params = route.take_own_routes(message, flow, self.transport)
         context._ruri = ruri
         context.loop = hash((ruri, context._call_id, context.from_tag, to_tag, number, params)) & 0xFFFFFFFF
+        if several and not to_tag and self._looped(message, context.loop):
+            raise LoopDetected("our own Via is in it for the same decision")
+        if PROXY_REQUIRE in names:
+            validation.check_proxy_require(message)
         if to_tag:
             self._on_within(context, to_tag, params, now)
             return
-        if several and self._looped(message, flow, context.loop):
-            raise LoopDetected("our own Via is in it for the same decision")
         if ROUTE in names:
             message.remove(ROUTE)  # no open relay: a stranger's route set is not followed, the hook alone decides where
         if context.method == b"INVITE":
@@ -176,27 +201,34 @@ class ProxyCore:
         self.counters.rejected += 1
         server.own_response(error.status, now, b"", extra)
 
-    def _looped(self, message: Message, flow: Flow, loop: int) -> bool:
-        """Whether a Via of ours below the top one was made for the same decision (RFC 5393 §4.2)."""
+    def _looped(self, message: Message, loop: int) -> bool:
+        """Whether a Via of ours, of any of our listeners, was made for the same decision (RFC 5393 §4.2)."""
         mark = b"%08x" % loop
-        vias = message.get_list(VIA)[1:]
-        return any(b";branch=z9hG4bK" in via and flow.sent_by in via and mark in via for via in vias)
+        for value in message.get_list(VIA)[1:]:
+            if value.find(mark) >= 0:
+                via = Via.parse(value)
+                if via.branch.endswith(mark) and self.transport.is_own(via.host, via.port):
+                    return True
+        return False
 
     def is_own_uri(self, uri: bytes) -> bool:
         return route.own_uri_params(self.transport, uri) is not None
 
     # §16.10
-    def _on_cancel(self, server: ServerTransaction, base: bytes, now: float) -> None:
+    def _on_cancel(self, server: ServerTransaction, base: bytes, message: Message, now: float) -> None:
         invite = self.servers.get(base + b"INVITE")
-        if invite is None or not invite.invite:
-            server.own_response(481, now)
+        if invite is None:
+            # §9.2: a request of another method is found all the same, and goes on as if nothing had happened
+            found = any(base + method in self.servers for method in METHODS)
+            server.own_response(200 if found else 481, now)
             return
         server.own_response(200, now)
         context = invite.user
         if isinstance(context, ResponseContext) and invite.state < COMPLETED:
-            self.cancel(context, now)
+            reasons = b"".join([b"Reason: %b\r\n" % value for value in message.get_all(b"Reason")])  # RFC 3326 §1
+            self.cancel(context, now, reasons)
 
-    def cancel(self, context: ResponseContext, now: float) -> None:
+    def cancel(self, context: ResponseContext, now: float, reasons: bytes = b"") -> None:
         """The client gave up: CANCEL every branch that is under way; 487 at once when none is."""
         if context.cancelled:
             return
@@ -204,7 +236,7 @@ class ProxyCore:
         waiting = False
         for branch in context.branches:
             if not branch.status:
-                branch.cancel(now)
+                branch.cancel(now, reasons)
                 waiting = waiting or not branch.status
         if not waiting:
             context.answer(487, now)
@@ -305,13 +337,30 @@ class ProxyCore:
                 self._relay(context, now)
         elif context.verdict is Verdict.REPLY:
             assert context.reply is not None
-            context.answer(context.reply[0], now, context.reply[1], context.reply[2])
+            if context.reply[0] < 300 and not context.direction and self._merged(context):
+                context.answer(482, now)
+            else:
+                context.answer(context.reply[0], now, context.reply[1], context.reply[2])
         elif context.branches:
             response.send_best(context, now)
         elif context.verdict is Verdict.DROP:
             context.server.vanish(now)
         else:
             context.reject(LookupError("the route decided nothing: t_relay, sl_send_reply or drop"), now)
+
+    def _merged(self, context: ResponseContext) -> bool:
+        """Whether we serve this very request already, having got it on another way (§8.2.2.2)."""
+        server = context.server
+        assert server is not None
+        served = self._served
+        if len(served) >= self._served_limit:
+            self._served = served = {key: other for key, other in served.items() if other.state != TERMINATED}
+            self._served_limit = max(64, 2 * len(served))
+        cseq = context.message.line(CSEQ)
+        other = served.setdefault(b"%b %b %b" % (context._call_id, context.from_tag, cseq), server)
+        if other.state == TERMINATED:
+            served[b"%b %b %b" % (context._call_id, context.from_tag, cseq)] = other = server
+        return other is not server
 
     # §16.5, §16.6
     def _relay(self, context: ResponseContext, now: float) -> None:
@@ -326,6 +375,9 @@ class ProxyCore:
                 context.failure_hook = getattr(routing, "failure_route", None)
         targets = [(context.ruri, context.du or context.ruri)]
         targets += [(uri, du or uri) for uri, du in context.appended]
+        if (MAX_BREADTH in context.names or len(targets) > 1) and not self._share_breadth(context, len(targets)):
+            context.answer(440, now, b"Max-Breadth Exceeded")
+            return
         if len(targets) > 1:
             branches = [Branch(context, uri, hop) for uri, hop in targets]
             context.branches += branches
@@ -333,6 +385,18 @@ class ProxyCore:
                 self.locator.locate(branch.next_hop, branch.located, now)
         else:
             self._add_branch(context, *targets[0], now)
+
+    def _share_breadth(self, context: ResponseContext, targets: int) -> bool:
+        """Divide Max-Breadth among the branches that go out together (RFC 5393 §5.3.3); False: too many of them."""
+        value = context.breadth
+        if not value:
+            field = context.message.get(MAX_BREADTH)
+            value = MAX_BREADTH_DEFAULT
+            if field is not None:
+                value = int(field) if field.isdigit() and len(field) < 7 else 0
+        context.breadth = value
+        context.breadth_share = value // targets
+        return context.breadth_share > 0
 
     def _add_branch(self, context: ResponseContext, ruri: bytes, hop: bytes, now: float) -> None:
         branch = Branch(context, ruri, hop)

@@ -14,7 +14,8 @@ from sipengine.proxy.hooks import log
 from sipengine.transaction.client import InviteClient, NonInviteClient
 from sipengine.transport.flow import Flow
 
-OPENS_DIALOG = frozenset({b"INVITE", b"SUBSCRIBE", b"REFER"})
+OPENS_DIALOG = frozenset({b"INVITE", b"SUBSCRIBE", b"REFER", b"NOTIFY"})
+"""NOTIFY: one that nobody subscribed to (RFC 3261 §16.6 step 4; RFC 6665 §4.4.1 for REFER's)."""
 
 if TYPE_CHECKING:
     from sipengine.proxy.branch import Branch
@@ -74,6 +75,8 @@ def forward(core: ProxyCore, context: ResponseContext, branch: Branch, flow: Flo
 def _first_request(core: ProxyCore, context: ResponseContext, message: Message, flow: Flow, now: float) -> None:
     """What only a request outside a dialog gets: other identities, and a Record-Route that remembers them."""
     keys, lines = message.keys, message.lines
+    if context.breadth:
+        message.replace(b"Max-Breadth", b"%d" % context.breadth_share)
     opens = context.method in OPENS_DIALOG
     record = core.note_call(context, now) if opens and (context.record_routed or context.marks is not None) else None
     call_id = context._call_id

@@ -8,7 +8,6 @@ from sipengine.message.fields import CONTENT_LENGTH, FROM, TO, VIA
 from sipengine.message.message import Message
 from sipengine.message.values import params_at, tag_of
 from sipengine.proxy.hooks import Verdict, log
-from sipengine.transaction.server import NonInviteServer
 
 if TYPE_CHECKING:
     from sipengine.proxy.branch import Branch
@@ -21,8 +20,8 @@ PREFERRED = (401, 407, 415, 420, 484)
 def forward(context: ResponseContext, status: int, message: Message, now: float) -> None:
     """Send a response towards the client in the client's own view; our Via is gone already."""
     server = context.server
-    if server is None:
-        return
+    if server is None or (status < 200 and not server.invite):
+        return  # RFC 4320 §4.1: nothing but 100 goes before the final answer to a request other than INVITE
     keys, lines = message.keys, message.lines
     if VIA not in keys:
         context.core.counters.bad += 1
@@ -55,7 +54,7 @@ def on_success(context: ResponseContext, branch: Branch, status: int, message: M
     """Forward a 2xx at once; of an INVITE every one, and the other branches are not wanted any more (steps 5, 10)."""
     if context.method == b"INVITE":
         if len(context.branches) > 1:
-            cancel_others(context, branch, now)
+            cancel_others(context, branch, now, b'Reason: SIP;cause=200;text="Call completed elsewhere"\r\n')
     elif any(other.status // 100 == 2 for other in context.branches if other is not branch):
         return
     first = context.server is not None and context.server.state < 2
@@ -67,7 +66,7 @@ def on_success(context: ResponseContext, branch: Branch, status: int, message: M
 def on_failed(context: ResponseContext, branch: Branch, now: float) -> None:
     """A branch ended without success."""
     if branch.status >= 600:
-        cancel_others(context, branch, now)
+        cancel_others(context, branch, now, b"Reason: SIP;cause=%d\r\n" % branch.status)
     if any(not other.status for other in context.branches):
         return
     if any(other.status // 100 == 2 for other in context.branches):
@@ -88,10 +87,11 @@ def on_failed(context: ResponseContext, branch: Branch, now: float) -> None:
         send_best(context, now)
 
 
-def cancel_others(context: ResponseContext, branch: Branch, now: float) -> None:
+def cancel_others(context: ResponseContext, branch: Branch, now: float, reason: bytes) -> None:
+    """CANCEL what is still under way and say why (RFC 3326)."""
     for other in context.branches:
         if other is not branch and not other.status:
-            other.cancel(now)
+            other.cancel(now, reason)
 
 
 def choose(context: ResponseContext) -> Branch:
@@ -113,12 +113,11 @@ def send_best(context: ResponseContext, now: float) -> None:
     status, reply = best.status, best.reply
     if context.cancelled and status != 487:
         context.answer(487, now)
+    elif status == 408 and not server.invite:
+        context.core.on_answered(context, 408, b"", now)
+        server.vanish(now)  # RFC 4320 §4.2: nobody gets a 408, not even one that came from afar
     elif reply is None:
-        if status == 408 and isinstance(server, NonInviteServer):
-            context.core.on_answered(context, 408, b"", now)
-            server.abandon()
-        else:
-            context.answer(500 if status == 503 else status, now)
+        context.answer(500 if status == 503 else status, now)
     else:
         if status == 503:
             # §16.7 step 6: 503 would make the client avoid us, not the server behind us

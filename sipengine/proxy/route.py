@@ -66,6 +66,24 @@ def undo_strict_router(message: Message, ruri: bytes, transport: TransportLayer)
     return ruri_of_last
 
 
+def strip_own_maddr(ruri: bytes, flow: Flow, transport: TransportLayer) -> bytes:
+    """`maddr` that names us has done its work, with the port and transport that led here (§16.4)."""
+    uri = SipUri.parse(ruri)
+    if uri.scheme not in (b"sip", b"sips"):
+        return ruri
+    maddr = uri.param(b"maddr")
+    if not maddr or not transport.is_own(maddr, flow.listener.port):
+        return ruri
+    if (uri.param(b"transport") or b"udp").lower().decode("ascii", "replace") != flow.listener.transport:
+        return ruri
+    if (uri.port or 5060) != flow.listener.port:
+        return ruri
+    parts = uri.parameters.split(b";")[1:]
+    gone = (b"maddr", b"transport")
+    parameters = b"".join([b";" + part for part in parts if part.partition(b"=")[0].lower() not in gone])
+    return bytes(SipUri(uri.scheme, uri.user, uri.host, None, parameters, uri.headers))
+
+
 def next_hop(message: Message, ruri: bytes) -> tuple[bytes, bytes]:
     """Request-URI to send and URI that decides where it goes (§16.6 step 6); rewrites Route before a strict router."""
     if ROUTE not in message.keys:

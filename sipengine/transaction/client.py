@@ -1,7 +1,7 @@
 """Client transactions: one sent request, repeated until answered, and its responses (RFC 3261 §17.1, §9.1, RFC 6026
 §7.2).
 
-The machines are tables of data.  Timer C is the proxy's (`proxy.branch`), not the machine's.
+The machines run on `tables`.  Timer C is the proxy's (`proxy.branch`), not the machine's.
 """
 
 from __future__ import annotations
@@ -12,17 +12,27 @@ from sipengine.exceptions import SipError, TransactionTimeout
 from sipengine.message.fields import TO
 from sipengine.message.message import Message
 from sipengine.timerqueue import NEVER
-from sipengine.transaction.timers import NONE, RETRANSMIT, D, K, M
+from sipengine.transaction.tables import (
+    ACK,
+    AGAIN,
+    BROKEN,
+    CALLING,
+    EXPIRE,
+    GIVE_UP,
+    INVITE_CLIENT,
+    NON_INVITE_CLIENT,
+    PASS,
+    PROCEEDING,
+    REPEAT,
+    TELL,
+    TERMINATED,
+    Table,
+)
+from sipengine.transaction.timers import NONE, RETRANSMIT
 from sipengine.transport.flow import Flow
 
 if TYPE_CHECKING:
     from sipengine.transaction.layer import TransactionLayer
-
-CALLING, PROCEEDING, COMPLETED, ACCEPTED, TERMINATED = range(5)
-TRYING = CALLING
-
-Step = tuple[int, int] | None
-"""Next state and timer to arm; the response goes to the user.  None: it does not."""
 
 
 class ClientUser(Protocol):
@@ -36,7 +46,7 @@ class ClientTransaction:
 
     __slots__ = ("branch", "due", "flow", "layer", "method", "spent", "state", "user", "wait", "wire")
 
-    TABLE: ClassVar[tuple[tuple[Step, Step, Step], ...]]
+    TABLE: ClassVar[Table]
 
     def __init__(
         self, layer: TransactionLayer, branch: bytes, method: bytes, flow: Flow, wire: bytes, user: ClientUser | None
@@ -71,26 +81,42 @@ class ClientTransaction:
             self.terminate()
 
     def on_timer(self, now: float) -> None:
+        """A or E, B or F (the sum of all waits), or the end of D, K or M."""
+        if self.state > PROCEEDING:
+            self._happen(EXPIRE, None, now)
+            return
+        timers = self.layer.timers
+        self.spent += self.wait
+        if self.spent < timers.timeout:
+            self.wait = min(self._next_wait(), timers.timeout - self.spent)
+            self._happen(REPEAT, None, now)
+        else:
+            self.layer.counters.timeouts += 1
+            error = TransactionTimeout(f"no final answer to {self.method.decode('ascii', 'replace')}")
+            self._happen(GIVE_UP, error, now)
+
+    def _next_wait(self) -> float:
         raise NotImplementedError
 
-    def _repeat(self, wait: float, now: float) -> bool:
-        """Timer A or E: send again and wait `wait`; False when B or F (the sum of all waits) is reached."""
-        timeout = self.layer.timers.timeout
-        self.spent += self.wait
-        if self.spent >= timeout:
-            return False
-        self.layer.out.append((self.wire, self.flow))
-        self.wait = min(wait, timeout - self.spent)
-        self.layer.queue.arm(self, self.wait, now)
-        return True
-
     def fail(self, error: SipError, now: float) -> None:
-        """End without a final response; the user hears why."""
-        user = self.user
-        waiting = self.state <= PROCEEDING
-        self.terminate()
-        if waiting and user is not None:
-            user.on_failure(self, error, now)
+        """The flow broke: end without a final response; the user hears why (§17.1.4)."""
+        self._happen(BROKEN, error, now)
+
+    def _happen(self, event: int, error: SipError | None, now: float) -> None:
+        """What is no response: a timer or a broken flow."""
+        step = self.TABLE[self.state][event]
+        if step is None:
+            return
+        state, timer, action = step
+        if action & AGAIN:
+            self.layer.out.append((self.wire, self.flow))
+        if timer == RETRANSMIT:
+            self.layer.queue.arm(self, self.wait, now)
+        if state == TERMINATED:
+            user = self.user
+            self.terminate()
+            if action & TELL and error is not None and user is not None:
+                user.on_failure(self, error, now)
 
     def terminate(self) -> None:
         self.state = TERMINATED
@@ -102,16 +128,9 @@ class ClientTransaction:
 class InviteClient(ClientTransaction):
     """Figure 5 with Accepted of RFC 6026."""
 
-    __slots__ = ("_cancelled", "cseq", "head", "ruri", "to_line")
+    __slots__ = ("_cancel", "cseq", "head", "ruri", "to_line")
 
-    TABLE = (
-        # 1xx                2xx            3xx-6xx
-        ((PROCEEDING, NONE), (ACCEPTED, M), (COMPLETED, D)),  # CALLING
-        ((PROCEEDING, NONE), (ACCEPTED, M), (COMPLETED, D)),  # PROCEEDING
-        (None, None, None),  # COMPLETED
-        (None, (ACCEPTED, NONE), None),  # ACCEPTED
-        (None, None, None),  # TERMINATED
-    )
+    TABLE = INVITE_CLIENT
 
     def __init__(
         self, layer: TransactionLayer, branch: bytes, flow: Flow, wire: bytes, user: ClientUser | None,
@@ -132,67 +151,60 @@ class InviteClient(ClientTransaction):
         """Via, From, Call-ID and Route lines as sent: what ACK and CANCEL repeat (§17.1.1.3, §9.1)."""
         self.to_line = to_line
         self.cseq = cseq
-        self._cancelled = False
+        self._cancel: bytes | None = None
+        """Header lines that the CANCEL takes along, each with its CRLF; None: nobody wants one."""
 
     def receive(self, status: int, message: Message, now: float) -> None:
         kind = 0 if status < 200 else 1 if status < 300 else 2
         state = self.state
         step = self.TABLE[state][kind]
         if step is None:
-            if state == COMPLETED and kind == 2:
-                self.layer.out.append((self.wire, self.flow))  # the ACK again
             return
-        self.state, timer = step
+        self.state, timer, action = step
         if kind == 0:
             self.wire = b""
             if state == CALLING:
                 self.due = NEVER  # a provisional stops A and B
-                if self._cancelled:
+                if self._cancel is not None:
                     self._send_cancel(now)
         elif kind == 1:
             self.wire = b""
         else:
-            self.wire = self._hop_request(b"ACK", message.line(TO))
+            if action & ACK:
+                self.wire = self._hop_request(b"ACK", message.line(TO))
             self.layer.out.append((self.wire, self.flow))
+            if not action & PASS:
+                return
         user = self.user
         if timer != NONE:
             self._arm(timer, now)
         if user is not None:
             user.on_response(self, status, message, now)
 
-    def cancel(self, now: float) -> None:
-        """Send CANCEL, now or when the first provisional allows it (§9.1)."""
-        if self._cancelled or self.state > PROCEEDING:
+    def cancel(self, now: float, lines: bytes = b"") -> None:
+        """Send CANCEL, now or when the first provisional allows it (§9.1); `lines` go along (RFC 3326: Reason)."""
+        if self._cancel is not None or self.state > PROCEEDING:
             return
-        self._cancelled = True
+        self._cancel = lines
         if self.state == PROCEEDING:
             self._send_cancel(now)
 
     def _send_cancel(self, now: float) -> None:
         layer = self.layer
-        wire = self._hop_request(b"CANCEL", self.to_line)
+        wire = self._hop_request(b"CANCEL", self.to_line, self._cancel or b"")
         cancel = NonInviteClient(layer, self.branch, b"CANCEL", self.flow, wire, None)
         layer.cancels[self.branch] = cancel
         cancel.start(now)
-        layer.queue.arm(self, layer.timers.timeout, now)  # §9.1: no final answer in 64*T1, taken for ended
+        self.wait = layer.timers.timeout  # §9.1: no final answer in 64*T1, taken for ended
+        layer.queue.arm(self, self.wait, now)
 
-    def _hop_request(self, method: bytes, to_line: bytes) -> bytes:
-        return b"%b %b SIP/2.0\r\n%b\r\n%b\r\nMax-Forwards: 70\r\nCSeq: %b %b\r\nContent-Length: 0\r\n\r\n" % (
-            method, self.ruri, b"\r\n".join(self.head), to_line, self.cseq, method
+    def _hop_request(self, method: bytes, to_line: bytes, lines: bytes = b"") -> bytes:
+        return b"%b %b SIP/2.0\r\n%b\r\n%b\r\nMax-Forwards: 70\r\nCSeq: %b %b\r\n%bContent-Length: 0\r\n\r\n" % (
+            method, self.ruri, b"\r\n".join(self.head), to_line, self.cseq, method, lines
         )
 
-    def on_timer(self, now: float) -> None:
-        if self.state == CALLING:
-            if not self._repeat(2 * self.wait, now):
-                self._time_out(now)
-        elif self.state == PROCEEDING:
-            self._time_out(now)
-        else:
-            self.terminate()
-
-    def _time_out(self, now: float) -> None:
-        self.layer.counters.timeouts += 1
-        self.fail(TransactionTimeout("no final answer to INVITE"), now)
+    def _next_wait(self) -> float:
+        return 2 * self.wait
 
 
 class NonInviteClient(ClientTransaction):
@@ -200,20 +212,13 @@ class NonInviteClient(ClientTransaction):
 
     __slots__ = ()
 
-    TABLE = (
-        # 1xx                2xx             3xx-6xx
-        ((PROCEEDING, NONE), (COMPLETED, K), (COMPLETED, K)),  # TRYING
-        ((PROCEEDING, NONE), (COMPLETED, K), (COMPLETED, K)),  # PROCEEDING
-        (None, None, None),  # COMPLETED
-        (None, None, None),  # ACCEPTED, not entered
-        (None, None, None),  # TERMINATED
-    )
+    TABLE = NON_INVITE_CLIENT
 
     def receive(self, status: int, message: Message, now: float) -> None:
         step = self.TABLE[self.state][0 if status < 200 else 1 if status < 300 else 2]
         if step is None:
             return
-        self.state, timer = step
+        self.state, timer, _ = step
         user = self.user
         if timer != NONE:
             self.wire = b""
@@ -221,12 +226,6 @@ class NonInviteClient(ClientTransaction):
         if user is not None:
             user.on_response(self, status, message, now)
 
-    def on_timer(self, now: float) -> None:
-        if self.state <= PROCEEDING:
-            timers = self.layer.timers
-            wait = timers.t2 if self.state == PROCEEDING else min(2 * self.wait, timers.t2)
-            if not self._repeat(wait, now):
-                self.layer.counters.timeouts += 1
-                self.fail(TransactionTimeout(f"no final answer to {self.method.decode()}"), now)
-        else:
-            self.terminate()
+    def _next_wait(self) -> float:
+        t2 = self.layer.timers.t2
+        return t2 if self.state == PROCEEDING else min(2 * self.wait, t2)

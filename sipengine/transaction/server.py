@@ -1,7 +1,7 @@
 """Server transactions: one received request, and its responses until nobody repeats anything (RFC 3261 §17.2, RFC 6026
 §7.1).
 
-The machines are tables of data.  Nothing here knows what a request means; its user decides what to respond.
+The machines run on `tables`.  Nothing here knows what a request means; its user decides what to respond.
 """
 
 from __future__ import annotations
@@ -10,16 +10,35 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from sipengine.message.build import response
 from sipengine.timerqueue import NEVER
-from sipengine.transaction.timers import NONE, RETRANSMIT, I, J, L
+from sipengine.transaction.tables import (
+    ACKED,
+    AGAIN,
+    EXPIRE,
+    HUNDRED,
+    INVITE_SERVER,
+    KEEP,
+    NON_INVITE_SERVER,
+    REQUEST,
+    SILENT,
+    SLOW,
+    Table,
+)
+from sipengine.transaction.tables import S_ACCEPTED as ACCEPTED
+from sipengine.transaction.tables import S_COMPLETED as COMPLETED
+from sipengine.transaction.tables import S_CONFIRMED as CONFIRMED
+from sipengine.transaction.tables import S_PROCEEDING as PROCEEDING
+from sipengine.transaction.tables import S_TERMINATED as TERMINATED
+from sipengine.transaction.tables import S_TRYING as TRYING
+from sipengine.transaction.timers import NONE, RETRANSMIT
 from sipengine.transport.flow import Flow
 
 if TYPE_CHECKING:
     from sipengine.transaction.layer import TransactionLayer
 
-TRYING, PROCEEDING, COMPLETED, CONFIRMED, ACCEPTED, TERMINATED = range(6)
-
-Step = tuple[int, bool, int] | None
-"""Next state, whether a repeated request gets this response again, timer to arm.  None: the response does not leave."""
+__all__ = [
+    "ACCEPTED", "COMPLETED", "CONFIRMED", "PROCEEDING", "TERMINATED", "TRYING", "InviteServer", "NonInviteServer",
+    "ServerTransaction", "ServerUser",
+]  # fmt: skip
 
 
 class ServerUser(Protocol):
@@ -31,7 +50,7 @@ class ServerTransaction:
 
     __slots__ = ("due", "flow", "head", "key", "last", "layer", "spent", "state", "user", "wait")
 
-    TABLE: ClassVar[tuple[tuple[Step, Step, Step], ...]]
+    TABLE: ClassVar[Table]
     invite: ClassVar[bool]
 
     def __init__(self, layer: TransactionLayer, key: bytes, flow: Flow, head: list[bytes]) -> None:
@@ -51,8 +70,8 @@ class ServerTransaction:
         step = self.TABLE[self.state][0 if status < 200 else 1 if status < 300 else 2]
         if step is None:
             return False
-        self.state, repeat, timer = step
-        self.last = wire if repeat else b""
+        self.state, timer, action = step
+        self.last = wire if action & KEEP else b""
         if self.flow.closed:
             self._send(wire)
         else:
@@ -66,16 +85,35 @@ class ServerTransaction:
         tag = self.layer.own_tag(self.key) if status > 100 else b""
         return self.respond(status, response(self.head, status, reason, tag, extra), now)
 
-    def on_retransmission(self) -> None:
+    def on_retransmission(self, now: float) -> None:
         """The request came again: the last response goes out again, nothing else happens (§17.2.1, §17.2.2)."""
         self.layer.counters.retransmissions += 1
-        if self.last:
-            self._send(self.last)
+        self._happen(REQUEST, now)
 
     def vanish(self, now: float) -> None:
-        """Say nothing, and absorb repetitions as long as a client may send them."""
-        self.last = b""
-        self.layer.queue.arm(self, self.layer.timers.timeout, now)
+        """Say nothing, and absorb repetitions as long as a client may send them (RFC 4320 §4.2: no 408)."""
+        self._happen(SILENT, now)
+
+    def _happen(self, event: int, now: float) -> None:
+        """What is no response of the user."""
+        step = self.TABLE[self.state][event]
+        if step is None:
+            return
+        state, timer, action = step
+        if action & AGAIN:
+            self._send(self.last)
+        elif action & HUNDRED:
+            self.own_response(100, now)
+            return
+        elif state != self.state:
+            self.last = b""
+        self.state = state
+        if timer == RETRANSMIT:
+            self.layer.queue.arm(self, self.wait, now)
+        elif timer != NONE:
+            self._arm(timer, now)
+        elif state == TERMINATED:
+            self._terminate()
 
     def _send(self, wire: bytes) -> None:
         flow = self.flow
@@ -93,7 +131,7 @@ class ServerTransaction:
             self._terminate()
 
     def on_timer(self, now: float) -> None:
-        self._terminate()
+        self._happen(EXPIRE, now)
 
     def _terminate(self) -> None:
         self.state = TERMINATED
@@ -110,49 +148,34 @@ class InviteServer(ServerTransaction):
 
     __slots__ = ()
     invite = True
-    TABLE = (
-        # 1xx                      2xx                         3xx-6xx
-        ((PROCEEDING, True, NONE), (ACCEPTED, False, L), (COMPLETED, True, RETRANSMIT)),  # TRYING
-        ((PROCEEDING, True, NONE), (ACCEPTED, False, L), (COMPLETED, True, RETRANSMIT)),  # PROCEEDING
-        (None, None, None),  # COMPLETED
-        (None, None, None),  # CONFIRMED
-        (None, (ACCEPTED, False, NONE), None),  # ACCEPTED
-        (None, None, None),  # TERMINATED
-    )
+    TABLE = INVITE_SERVER
 
     def on_ack(self, now: float) -> None:
         """ACK of a non-2xx (same branch): absorbed (§17.2.1)."""
-        if self.state == COMPLETED:
-            self.state = CONFIRMED
-            self.last = b""
-            self._arm(I, now)
+        self._happen(ACKED, now)
 
     def on_timer(self, now: float) -> None:
         if self.state == COMPLETED:  # G repeats the response, H is the sum of all waits
             timers = self.layer.timers
             self.spent += self.wait
             if self.spent < timers.timeout:
-                self._send(self.last)
                 self.wait = min(2 * self.wait, timers.t2, timers.timeout - self.spent)
-                self.layer.queue.arm(self, self.wait, now)
+                self._happen(SLOW, now)
                 return
-        self._terminate()
+        self._happen(EXPIRE, now)
 
 
 class NonInviteServer(ServerTransaction):
-    """Figure 8."""
+    """Figure 8, and RFC 4320: no answer for long is told by a 100, no answer at all by silence."""
 
     __slots__ = ()
     invite = False
-    TABLE = (
-        ((PROCEEDING, True, NONE), (COMPLETED, True, J), (COMPLETED, True, J)),  # TRYING
-        ((PROCEEDING, True, NONE), (COMPLETED, True, J), (COMPLETED, True, J)),  # PROCEEDING
-        (None, None, None),  # COMPLETED
-        (None, None, None),  # CONFIRMED, not entered
-        (None, None, None),  # ACCEPTED, not entered
-        (None, None, None),  # TERMINATED
-    )
+    TABLE = NON_INVITE_SERVER
 
-    def abandon(self) -> None:
-        """End without a final answer: RFC 4320 §4.2 forbids 408 for non-INVITE, the client times out by itself."""
-        self._terminate()
+    def expect_answer(self, now: float) -> None:
+        """From now on the user has the time in which a client's timer E reaches T2 (RFC 4320 §4.1)."""
+        timers = self.layer.timers
+        self.layer.queue.arm(self, timers.slow, now)
+
+    def on_timer(self, now: float) -> None:
+        self._happen(SLOW if self.state == TRYING else EXPIRE, now)
