@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test lint bench lock
+.PHONY: help venv run demo test lint rfc bench lock
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ lint: $(VENV)/.ready-dev  ## Run ruff, mypy and the import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+rfc: $(VENV)/.ready-dev  ## Write docs/rfc.md: which test pins which rule
+	@exec $(BIN)/python -m tests.rfc_index
 
 bench: $(VENV)/.ready  ## Measure against Kamailio, interleaved
 	@cd bench && exec ./bench.py compare --adapter ./sut_trunkmgr.sh
