@@ -13,7 +13,14 @@ from sipengine.configuration import Configuration
 from sipengine.counters import Counters
 from sipengine.dialog.seal import Sealer
 from sipengine.events import Event, ResolutionWanted, Target
-from sipengine.exceptions import LocalProtocolError, ParseError, ResolutionError, SipError, TransportError
+from sipengine.exceptions import (
+    LocalProtocolError,
+    ParseError,
+    RemoteProtocolError,
+    ResolutionError,
+    SipError,
+    TransportError,
+)
 from sipengine.identifiers import Identifiers
 from sipengine.message import build
 from sipengine.message.fields import CALL_ID, CSEQ, FROM, MAX_FORWARDS, ROUTE, TO, VIA
@@ -150,17 +157,19 @@ class Endpoint:
             self.transport.name(flow)
             flow.listener.flows.setdefault(flow.remote, flow)
         try:
-            messages = framer.feed(data)
-        except ParseError:
+            for message in framer.feed(data):
+                if message == PING:
+                    self.counters.received += 1
+                    self.out.append((PONG, flow))
+                elif not flow.closed:
+                    self._receive(message, flow, now, True)
+            if framer.error is not None:
+                raise framer.error
+        except ParseError as error:
+            # RFC 3261 §18.3: where one message ends nobody knows any more; a 400, and the connection ends.
             self.counters.bad += 1
+            self._answer_bad(framer.rest(), flow, error)
             self.transport.close(flow)
-            return
-        for message in messages:
-            if message == PING:
-                self.counters.received += 1
-                self.out.append((PONG, flow))
-            elif not flow.closed:
-                self._receive(message, flow, now, True)
 
     def _receive(self, data: bytes, flow: Flow, now: float, stream: bool) -> None:
         counters = self.counters
@@ -180,7 +189,7 @@ class Endpoint:
                 self.transactions.on_response(message, flow, now)
             else:
                 self.proxy.on_request(message, flow, now)
-        except (ParseError, ValueError, IndexError) as error:
+        except (RemoteProtocolError, ValueError, IndexError) as error:
             counters.bad += 1
             if not response:
                 self._answer_bad(data, flow, error)
@@ -196,9 +205,10 @@ class Endpoint:
             message = salvage(data)
             if message is None:
                 return
-            _, reply_flow = self.transport.receive_via(message, message.keys.index(VIA), flow)
+            i = message.keys.index(VIA)
+            tag = self.transactions.own_tag(message.lines[i])
+            _, reply_flow = self.transport.receive_via(message, i, flow)
             cause = error if isinstance(error, ParseError) else ParseError("a mandatory field is missing or broken")
-            tag = self.transactions.own_tag(message.line(CALL_ID))
             self.out.append((refusal(message, cause, tag), reply_flow))
             self.counters.rejected += 1
         except (ParseError, ValueError, IndexError):

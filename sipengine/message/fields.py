@@ -63,8 +63,15 @@ ONCE = (FROM, TO, CALL_ID, CSEQ, MAX_FORWARDS, CONTENT_LENGTH)
 
 CACHE_LIMIT = 4096
 """Every cache that a peer can fill is bounded: hostile spellings must not grow it."""
+CACHE_KEY = 256
+"""Bytes of a key: longer ones are worked out each time, else 4,096 of them would hold 32 MB."""
 
 _TOKEN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-.!%*_+`'~")
+
+
+def is_token(text: bytes) -> bool:
+    """Whether `text` is a token (RFC 3261 §25.1)."""
+    return bool(text) and _TOKEN.issuperset(text.lower())
 
 
 class ContinuationLine(ParseError):
@@ -78,11 +85,11 @@ class _CanonicalNames(dict[bytes, bytes]):
         if raw[:1] in (b" ", b"\t"):
             raise ContinuationLine("continuation line")
         name = raw.strip().lower()
-        if not name or not _TOKEN.issuperset(name):
+        if not is_token(name):
             raise ParseError("a header field name is no token")
         name = COMPACT.get(name, name)
         name = SHARED.get(name, name)
-        if len(self) < CACHE_LIMIT:
+        if len(self) < CACHE_LIMIT and len(raw) <= CACHE_KEY:
             self[raw] = name
         return name
 

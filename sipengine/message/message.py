@@ -30,6 +30,10 @@ MAX_LINE = 8192
 MAX_LINES = 256
 MAX_VIAS = 70
 MAX_ROUTES = 64
+MAX_PARAMETERS = 1000
+"""Over all header lines: what is taken apart anywhere stays small."""
+_ROOMY = 2 * MAX_PARAMETERS
+"""A shorter header section cannot hold more parameters than allowed, so ordinary messages are not counted."""
 
 
 class Message:
@@ -135,12 +139,14 @@ class Message:
     def remove(self, name: bytes) -> int:
         """Remove every field of that name in any spelling; returns how many lines went."""
         key = CANONICAL[name]
-        keys = self.keys
-        removed = 0
-        while key in keys:
+        keys, lines = self.keys, self.lines
+        removed = keys.count(key)
+        if removed == 1:
             i = keys.index(key)
-            del keys[i], self.lines[i]
-            removed += 1
+            del keys[i], lines[i]
+        elif removed:
+            lines[:] = [line for k, line in zip(keys, lines, strict=True) if k != key]
+            keys[:] = [k for k in keys if k != key]
         return removed
 
     def replace(self, name: bytes, value: bytes) -> None:
@@ -184,7 +190,8 @@ def parse(data: bytes, stream: bool = False) -> Message:
         count = len(lines)
         if head.count(b"\r") != head.count(b"\r\n"):
             raise ParseError("a header line holds a lone CR")
-    if len(head) > MAX_LINE:
+    roomy = len(head) > _ROOMY
+    if roomy:
         _check_limits(head, lines)
     if count > MAX_LINES:
         raise ParseError("too many header lines")
@@ -195,10 +202,10 @@ def parse(data: bytes, stream: bool = False) -> Message:
     try:
         keys = [names[line.partition(b":")[0]] for line in lines]
     except ContinuationLine:
-        lines = _folded(lines)
+        lines = folded(lines)
         keys = [names[line.partition(b":")[0]] for line in lines]
-    if count > MAX_ROUTES and (keys.count(VIA) > MAX_VIAS or keys.count(ROUTE) > MAX_ROUTES):
-        raise ParseError("too many Via or Route lines")
+    if roomy or count > MAX_ROUTES:
+        _check_counts(keys, lines)
     if CONTENT_LENGTH in keys:
         value = lines[keys.index(CONTENT_LENGTH)].partition(b":")[2].strip()
         if not value.isdigit() or len(value) > 10:
@@ -230,16 +237,27 @@ def _check_limits(head: bytes, lines: list[bytes]) -> None:
         raise ParseError("the header section is too large")
     if max(map(len, lines)) > MAX_LINE:
         raise ParseError("a header line is too long")
+    if head.count(b";") > MAX_PARAMETERS:
+        raise ParseError("too many parameters")
 
 
-def _folded(lines: Iterable[bytes]) -> list[bytes]:
+def _check_counts(keys: list[bytes], lines: list[bytes]) -> None:
+    """Via and Route are limited by values, which may share a line; a folded line counts as long as it is."""
+    if max(map(len, lines), default=0) > MAX_LINE:
+        raise ParseError("a header line is too long")
+    for name, most in ((VIA, MAX_VIAS), (ROUTE, MAX_ROUTES)):
+        if sum(1 + line.count(b",") for key, line in zip(keys, lines, strict=True) if key is name) > most:
+            raise ParseError("too many Via or Route values")
+
+
+def folded(lines: Iterable[bytes]) -> list[bytes]:
     """Join continuation lines to their first line and keep every byte."""
-    joined: list[bytes] = []
+    parts: list[list[bytes]] = []
     for line in lines:
         if line[:1] in (b" ", b"\t"):
-            if not joined:
+            if not parts:
                 raise ParseError("the first header line is a continuation")
-            joined[-1] += b"\r\n" + line
+            parts[-1].append(line)
         else:
-            joined.append(line)
-    return joined
+            parts.append([line])
+    return [b"\r\n".join(part) for part in parts]

@@ -8,6 +8,7 @@ from sipengine.exceptions import ParseError, UnsupportedUriScheme
 
 KNOWN_SCHEMES = frozenset({b"sip", b"sips", b"tel", b"urn"})
 _HOST = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")
+_V6 = frozenset(b"0123456789abcdefABCDEF:.")
 _MUST_MATCH = (b"user", b"ttl", b"method", b"maddr", b"transport")
 
 
@@ -17,6 +18,8 @@ def split_host_port(text: bytes) -> tuple[bytes, int | None]:
         host, bracket, rest = text.partition(b"]")
         if not bracket or (rest and rest[:1] != b":"):
             raise ParseError("an IPv6 reference has no ']'")
+        if not _V6.issuperset(host[1:]) or host.find(b":") < 0:
+            raise ParseError("no IPv6 address stands between '[' and ']'")
         host += b"]"
         port = rest[1:]
         colon = rest[:1]

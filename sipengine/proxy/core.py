@@ -19,9 +19,9 @@ from sipengine.exceptions import BadExtension, LocalProtocolError, LoopDetected,
 from sipengine.identifiers import Identifiers
 from sipengine.message.build import COPIED
 from sipengine.message.build import response as build_response
-from sipengine.message.fields import CACHE_LIMIT, CALL_ID, CSEQ, FROM, PROXY_REQUIRE, ROUTE, TO, VIA
+from sipengine.message.fields import CACHE_KEY, CACHE_LIMIT, CALL_ID, CSEQ, FROM, PROXY_REQUIRE, ROUTE, TO, VIA
 from sipengine.message.message import Message
-from sipengine.message.values import Via, tag_of
+from sipengine.message.values import Via
 from sipengine.proxy import response, route, validation
 from sipengine.proxy.branch import Branch
 from sipengine.proxy.context import DOWN, ResponseContext
@@ -120,12 +120,14 @@ class ProxyCore:
         cseq_line = lines[keys.index(CSEQ)]
         number = validation.check_cseq(cseq_line, method)
         call_id = call_line.partition(b":")[2].strip()
-        to_tag = tag_of(to_line)
-        from_tag = tag_of(from_line)
+        if not call_id:
+            raise ParseError("Call-ID is empty")
+        to_tag = validation.tag_of_proper(to_line)
+        from_tag = validation.tag_of_proper(from_line)
         if not key:
             self._on_ack(message, ruri, flow, base, call_id, from_tag, to_tag, now)
             return
-        several = len(names) != len(keys) and keys.count(VIA) > 1
+        several = via_line.find(b",") >= 0 or (len(names) != len(keys) and keys.count(VIA) > 1)
         if not several:
             head = [lines[i_via], from_line, to_line, call_line, cseq_line]
         else:
@@ -191,7 +193,7 @@ class ProxyCore:
 
     def _clean_ruri(self, ruri: bytes) -> bytes:
         clean = validation.clean_ruri(ruri)
-        if len(self._clean) < CACHE_LIMIT:
+        if len(self._clean) < CACHE_LIMIT and len(ruri) <= CACHE_KEY:
             self._clean[ruri] = clean
         return clean
 

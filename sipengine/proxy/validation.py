@@ -18,7 +18,7 @@ METHODS = frozenset({
 """Those that we know by name; any other token is relayed like OPTIONS."""
 
 _USUAL = re.compile(
-    rb'(?:From|To|f|t): (?:"[^"\\]*+" ?|[A-Za-z0-9 -]*+)<[^<>"\s]++>(?:;tag=([A-Za-z0-9._-]++))?'
+    rb'(?:From|To|f|t): (?:"[^"\\]*+" ?|[A-Za-z0-9 -]*+)<[A-Za-z]++:[^<>"\x00-\x20\x7f]++>(?:;tag=([\w.-]++))?'
 ).fullmatch
 """Nearly every From and To; nothing in it can be read in two ways, so it is linear."""
 _BARE_DISPLAY = frozenset(

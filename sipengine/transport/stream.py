@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from sipengine.exceptions import ParseError
 from sipengine.message.fields import CANONICAL, CONTENT_LENGTH
-from sipengine.message.message import MAX_HEAD, MAX_MESSAGE
+from sipengine.message.message import MAX_HEAD, MAX_LINES, MAX_MESSAGE, folded
 
 PING = b"\r\n\r\n"
 PONG = b"\r\n"
 
 
 class StreamFramer:
-    __slots__ = ("_buffer", "_searched", "_wanted")
+    __slots__ = ("_buffer", "_searched", "_wanted", "error", "found")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self.found = 0
+        """Messages and pings so far: who waits for a deadline sees progress by it."""
+        self.error: ParseError | None = None
+        """Why the framing is lost; whole messages before that point were returned."""
         self._searched = 0
         self._wanted = 0
         """Size of the message being received, 0 while its header section is incomplete."""
@@ -25,11 +29,33 @@ class StreamFramer:
     def feed(self, data: bytes) -> list[bytes]:
         """Return the messages that are complete now; `PING` stands for a keep-alive to be answered.
 
-        Raises ParseError when the framing is lost; what came before it was returned by earlier calls.
+        Raises ParseError when the framing is lost.  Messages that stand before the fault are returned all the same,
+        however TCP cut the bytes; `error` is set then, and the next call raises.
         """
-        buffer = self._buffer
-        buffer += data
+        if self.error is not None:
+            raise self.error
+        self._buffer += data
         messages: list[bytes] = []
+        try:
+            self._cut(messages)
+        except ParseError as error:
+            self.error = error
+            if not messages:
+                raise
+        self.found += len(messages)
+        return messages
+
+    @property
+    def partial(self) -> bool:
+        """Whether a message has begun and not ended."""
+        return bool(self._buffer) and self._buffer[0] not in b"\r\n"
+
+    def rest(self) -> bytes:
+        """The bytes from the message on that could not be framed."""
+        return bytes(self._buffer)
+
+    def _cut(self, messages: list[bytes]) -> None:
+        buffer = self._buffer
         while buffer:
             if not self._wanted:
                 if buffer[0] in b"\r\n":
@@ -56,14 +82,17 @@ class StreamFramer:
             messages.append(bytes(buffer[: self._wanted]))
             del buffer[: self._wanted]
             self._wanted = 0
-        return messages
 
 
 def _content_length(head: bytes) -> int:
+    """ParseError where it is absent, twice there, or no number; the message itself is judged by `parse`."""
     length: int | None = None
-    for line in head.split(b"\r\n")[1:]:
+    _, *lines = head.replace(b"\r\n", b"\n").split(b"\n", MAX_LINES)
+    if len(lines) >= MAX_LINES:
+        raise ParseError("too many header lines")
+    for line in folded(lines):
         name, colon, value = line.partition(b":")
-        if not colon or line[:1] in (b" ", b"\t") or CANONICAL[name] is not CONTENT_LENGTH:
+        if not colon or CANONICAL[name] is not CONTENT_LENGTH:
             continue
         value = value.strip()
         if length is not None or not value.isdigit() or len(value) > 10:

@@ -18,10 +18,10 @@ pytestmark = pytest.mark.skipif(not TESTDATA.is_dir(), reason="no test data; set
 FORWARD, DROP = 0, -1
 EXPECTED: dict[str, tuple[int, ...]] = {
     "badinv01.dat": (400,), "clerr.dat": (400,), "quotbal.dat": (400,), "lwsruri.dat": (400,), "lwsstart.dat": (400,),
-    "escruri.dat": (FORWARD, 400), "regbadct.dat": (FORWARD, 400), "badaspec.dat": (FORWARD, 400),
-    "baddn.dat": (FORWARD, 400),
-    "mismatch01.dat": (400,), "mismatch02.dat": (501, 400), "badbranch.dat": (FORWARD, 400), "insuf.dat": (DROP,),
-    "unkscm.dat": (416,), "multi01.dat": (400,), "scalarlg.dat": (DROP, 400), "bcast.dat": (DROP,),
+    "escruri.dat": (FORWARD, 400), "regbadct.dat": (FORWARD, 400), "badaspec.dat": (400,),
+    "baddn.dat": (400,),
+    "mismatch01.dat": (400,), "mismatch02.dat": (501,), "badbranch.dat": (FORWARD, 400), "insuf.dat": (400,),
+    "unkscm.dat": (416,), "multi01.dat": (400,), "scalarlg.dat": (DROP,), "bcast.dat": (DROP,),
     "unreason.dat": (DROP,),
     "ipv6-bad.dat": (400,),
     # within a dialog that is not ours
