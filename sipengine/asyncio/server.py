@@ -18,7 +18,7 @@ from typing import ParamSpec, TypeVar
 
 from sipengine.asyncio import udp
 from sipengine.asyncio.resolver import Resolver
-from sipengine.asyncio.tcp import TcpFlows
+from sipengine.asyncio.tcp import TcpFlows, TcpLimits
 from sipengine.asyncio.udp import UdpSocket
 from sipengine.endpoint import Endpoint
 from sipengine.events import ResolutionWanted
@@ -47,11 +47,12 @@ class SipServer:
 
     def __init__(
         self, endpoint: Endpoint, listen: Sequence[str], on_events: Callable[[], None],
-        *, resolver: Resolver | None = None,
+        *, resolver: Resolver | None = None, tcp_limits: TcpLimits | None = None,
     ) -> None:  # fmt: skip
         self.endpoint = endpoint
         self.listen = [parse_listen(spec) for spec in listen]
         self.resolver = resolver or Resolver()
+        self._tcp_limits = tcp_limits
         self._on_events = on_events
         self._udp: list[UdpSocket] = []
         self._udp_of: dict[Listener, UdpSocket] = {}
@@ -67,7 +68,9 @@ class SipServer:
     async def start(self) -> None:
         """Open every socket; SocketUnavailable when one cannot be had, and then none stays open."""
         self._loop = asyncio.get_running_loop()
-        self._tcp = TcpFlows(receive=self._receive_stream, failed=self._failed, accept=self.endpoint.accept)
+        self._tcp = TcpFlows(
+            receive=self._receive_stream, failed=self._failed, accept=self.endpoint.accept, limits=self._tcp_limits
+        )
         try:
             for transport, host, port in self.listen:
                 try:

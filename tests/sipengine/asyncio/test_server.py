@@ -14,6 +14,7 @@ import pytest
 from sipengine.asyncio.resolver import Resolver
 from sipengine.asyncio.server import SipServer, SocketUnavailable, is_local, local_address, parse_listen
 from sipengine.asyncio.tasks import HookSteps
+from sipengine.asyncio.tcp import TcpLimits
 from sipengine.asyncio.udp import QUEUE, UdpSocket
 from sipengine.configuration import Configuration
 from sipengine.endpoint import Endpoint
@@ -309,9 +310,7 @@ def test_a_source_that_is_not_admitted_is_cut_off(run: Callable[[Main], None]) -
 
 def test_idle_connections_end(run: Callable[[Main], None]) -> None:
     async def main() -> None:
-        async with Host("tcp:127.0.0.1:0") as here:
-            here.server._tcp.idle_timeout = 0.1  # type: ignore[union-attr]
-            here.server._tcp._close_idle()  # type: ignore[union-attr]
+        async with Host("tcp:127.0.0.1:0", tcp_limits=TcpLimits(idle=0.1)) as here:
             reader, writer = await connect(here.port)
             async with asyncio.timeout(2):
                 assert await reader.read() == b""
