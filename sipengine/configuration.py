@@ -49,7 +49,7 @@ class Configuration:
         if self.timer_c <= 180:
             raise ValueError("timer_c is not above 180 s; RFC 3261 §16.6 asks for more than three minutes")
         if not 4 <= self.try_timer <= 6:
-            raise ValueError("try_timer is not from 4 to 6 s; shorter loses calls to slow servers, longer loses callers")
+            raise ValueError("try_timer is not from 4 to 6 s; shorter loses slow servers, longer loses callers")
         for name in ("rr_from_store_param", "rr_to_store_param"):
             value = getattr(self, name)
             if not value.isalnum() or not value.isascii() or value in ("lr", "transport", "ftag"):

@@ -1,4 +1,8 @@
-"""A branch: one target of a response context, its addresses in turn, timer C (RFC 3261 §16.6, §16.8, §16.9)."""
+"""A branch: one target of a response context, its addresses in turn, timer C (RFC 3261 §16.6, §16.8, §16.9).
+
+The next address gets the same request in a transaction of its own when one cannot be reached, stays silent or answers
+503 (RFC 3263 §4.3); each such failure lets that address rest.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,12 @@ from sipengine.events import Target
 from sipengine.exceptions import ResolutionError, SipError, TransactionTimeout, TransportError
 from sipengine.message.message import Message
 from sipengine.proxy import response
+from sipengine.proxy.abandoned import Abandoned
 from sipengine.proxy.forward import forward
 from sipengine.timerqueue import NEVER
 from sipengine.transaction.client import ClientTransaction, InviteClient
+from sipengine.transaction.tables import CALLING
+from sipengine.transport.rests import asked_rest
 
 if TYPE_CHECKING:
     from sipengine.proxy.context import ResponseContext
@@ -31,7 +38,7 @@ class Branch:
         self.status = 0
         """Final status, 0 while none is known."""
         self.reply: Message | None = None
-        """Final response; None when the status is ours."""
+        """Final response, or the last 503 of an address while others are tried; None when the status is ours."""
         self.c_at = 0.0
         self.due = NEVER
 
@@ -42,6 +49,13 @@ class Branch:
         if isinstance(targets, ResolutionError):
             self._finish(503, None, now)
             return
+        rests = context.core.locator.rests
+        if rests.resting:
+            # Within a call the far side is one certain server: it is asked, whatever it wants of new requests.
+            targets = rests.order(targets, now, new=not context.direction)
+            if not targets:
+                self._finish(503, None, now)
+                return
         if len(targets) > 1:
             self.targets = targets[: context.core.configuration.max_targets]
             self.try_next(now)
@@ -61,6 +75,8 @@ class Branch:
         if flow is None or flow.closed:
             flow = transport.flow_for(listener, target.address)
         forward(context.core, context, self, flow, now)
+        if self.targets and context.method == b"INVITE":
+            context.core.queue.arm(self, context.core.configuration.try_timer, now)
 
     def try_next(self, now: float) -> None:
         """Send to the next address, each in its own transaction with its own branch (RFC 3263 §4.3)."""
@@ -82,21 +98,30 @@ class Branch:
         context = self.context
         if context is None or client is not self.client:
             return
+        rests = context.core.locator.rests
+        if rests.resting and status > 100 and status != 503:
+            rests.answered(client.flow.listener.transport, client.flow.remote)
         if status < 200:
             if context.method == b"INVITE":
                 if not self.c_at:
                     context.core.queue.arm(self, LOOK, now)
                 if status > 100 or not self.c_at:
                     self.c_at = now + context.timer_c
+            else:
+                self.c_at = now
             if status > 100:
                 response.forward(context, status, message, now)
         elif status < 300:
             self.status = status
             response.on_success(context, self, status, message, now)
-        elif status == 503 and self.targets and not context.cancelled:
-            self._reset()
-            self.try_next(now)
         else:
+            if status == 503:
+                self._rest(client, now, asked_rest(message))
+                if self.targets and not context.cancelled:
+                    self.reply = message
+                    self._reset()
+                    self.try_next(now)
+                    return
             self._finish(status, message, now)
 
     def on_failure(self, client: ClientTransaction, error: SipError, now: float) -> None:
@@ -106,22 +131,36 @@ class Branch:
         timeout = isinstance(error, TransactionTimeout)
         if not timeout:
             context.core.counters.transport_errors += 1
-        if self.targets and not context.cancelled:
+        silent = not timeout or not self.c_at  # whoever said anything at all is no dead server
+        if silent:
+            self._rest(client, now)
+        if silent and self.targets and not context.cancelled:
             self._reset()
             self.try_next(now)
         else:
             self._finish(408 if timeout else 503, None, now)
 
     def on_timer(self, now: float) -> None:
-        """Timer C: the far side rang for too long without a word (§16.8)."""
+        """The try timer: not a word from this address; or timer C: it rang for too long without one (§16.8)."""
         context, client = self.context, self.client
         if context is None or self.status or not isinstance(client, InviteClient):
             return
-        if now < self.c_at:
+        if client.state == CALLING:
+            if self.targets:
+                self._rest(client, now)
+                Abandoned(context.core, client, now)
+                self._reset()
+                self.try_next(now)
+        elif now < self.c_at:
             context.core.queue.arm(self, LOOK, now)
         else:
             context.core.counters.timeouts += 1
             self.cancel(now)
+
+    def _rest(self, client: ClientTransaction, now: float, asked: float = 0.0) -> None:
+        assert self.context is not None
+        flow = client.flow
+        self.context.core.locator.rests.failed(flow.listener.transport, flow.remote, now, asked)
 
     def _reset(self) -> None:
         self.client = None
@@ -129,8 +168,11 @@ class Branch:
         self.due = NEVER
 
     def _finish(self, status: int, message: Message | None, now: float) -> None:
+        if message is None and self.reply is not None:
+            status = 503  # an answer of one address says more than the silence of the last
+        else:
+            self.reply = message
         self.status = status
-        self.reply = message
         assert self.context is not None
         response.on_failed(self.context, self, now)
 
