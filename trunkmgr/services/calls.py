@@ -12,13 +12,14 @@ from django.utils import timezone
 from trunkmgr.models import Call
 from trunkmgr.services.text import fit
 
-#: Rows a transaction, to stay under 50 ms.
-CHUNK = 100
+#: Rows a transaction: under 50 ms, and a commit costs as much as twenty rows.
+CHUNK = 250
 
 _COLUMNS = (
     "call_id", "l_uuid", "direction", "caller", "callee", "anonymous", "started_time", "answered_time", "ended_time",
     "code", "reason",
 )
+_TIMES = frozenset({"started_time", "answered_time", "ended_time"})
 
 
 def record(node: str, changes: Sequence[Mapping[str, Any]]) -> int:
@@ -44,20 +45,24 @@ def _record(node: str, rows: Sequence[Mapping[str, Any]]) -> int:
     with transaction.atomic(), connection.cursor() as cursor:
         for columns, group in alike.items():
             if "started_time" in columns:
+                defaults = _defaults(columns)
                 cursor.executemany(_upsert(columns), [
-                    [row["key"], node, *_values(columns, row), *_defaults(columns)] for row in group
+                    [row["key"], node, *values, *defaults]
+                    for row, values in zip(group, _values(columns, group), strict=True)
                 ])
                 written += cursor.rowcount
             elif columns:
-                cursor.executemany(_update(columns), [[*_values(columns, row), row["key"]] for row in group])
+                cursor.executemany(_update(columns), [
+                    [*values, row["key"]] for row, values in zip(group, _values(columns, group), strict=True)
+                ])
                 written += cursor.rowcount
     return written
 
 
-def _values(columns: Sequence[str], row: Mapping[str, Any]) -> list[Any]:
+def _values(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    adapt = connection.ops.adapt_datetimefield_value  # `connection` is a proxy: asking it for each value costs as much
     return [
-        connection.ops.adapt_datetimefield_value(row[name]) if name.endswith("_time") else fit(Call, name, row[name])
-        for name in columns
+        [adapt(row[name]) if name in _TIMES else fit(Call, name, row[name]) for name in columns] for row in rows
     ]
 
 
