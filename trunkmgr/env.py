@@ -111,6 +111,38 @@ def listeners(text: str) -> tuple[str, ...]:
     return entries
 
 
+def nameservers(text: str) -> tuple[str, ...]:
+    entries = words(text)
+    for entry in entries:
+        try:
+            ipaddress.ip_address(entry.strip("[]"))
+        except ValueError:
+            try:
+                host, _, port = host_port(entry).rpartition(":")
+                ipaddress.ip_address(host.strip("[]"))
+                usable = int(port) > 0
+            except ValueError:
+                usable = False
+            if not usable:
+                raise ValueError(f"{entry!r} is not IP or IP:PORT, for example 192.0.2.53") from None
+    return entries
+
+
+def host_map(text: str) -> dict[str, tuple[str, ...]]:
+    hosts: dict[str, tuple[str, ...]] = {}
+    for entry in words(text):
+        name, _, address = entry.partition("=")
+        try:
+            if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?", name):
+                raise ValueError
+            address = str(ipaddress.ip_address(address.strip("[]")))
+        except ValueError:
+            raise ValueError(f"{entry!r} is not NAME=IP, for example sip.provider.example=192.0.2.1") from None
+        name = name.rstrip(".").lower()
+        hosts[name] = (*hosts.get(name, ()), address)
+    return hosts
+
+
 def node_name(text: str) -> str:
     # Channels allows these in a channel name, and the worker's is sip.NODE.
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", text):
@@ -180,6 +212,14 @@ class Env:
     sip_listen: tuple[str, ...] = variable(
         "TRUNKMGR_SIP_LISTEN", listeners, "udp:0.0.0.0:5060,tcp:0.0.0.0:5060",
         "SIP sockets, separated by commas: TRANSPORT:IP:PORT.",
+    )
+    nameservers: tuple[str, ...] = variable(
+        "TRUNKMGR_NAMESERVERS", nameservers, "",
+        "DNS servers for providers and PBXs, separated by commas: IP or IP:PORT; empty takes those of the system.",
+    )
+    hosts: dict[str, tuple[str, ...]] = variable(
+        "TRUNKMGR_HOSTS", host_map, "",
+        "Addresses that go before DNS (SRV included), separated by commas: NAME=IP; repeat a name to give it several.",
     )
     node: str = variable(
         "TRUNKMGR_NODE", node_name, lambda: re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64] or "node",

@@ -1,7 +1,7 @@
-"""From a host name to addresses to try (RFC 3263 §4 without NAPTR, RFC 2782): hosts file, SRV, A and AAAA.
+"""From a host name to addresses to try (RFC 3263 §4, RFC 2782): hosts, NAPTR, SRV, A and AAAA.
 
-Asks DNS without blocking the loop, keeps answers for their time to live, and serves what it knew when DNS is silent.
-NAPTR is left out: it chooses among transports, and where a URI names none, SRV of UDP before SRV of TCP does that.
+Asks DNS without blocking the loop, keeps answers for their time to live (RFC 2308 for those that deny), and serves what
+it knew while DNS is silent (RFC 8767). Which targets work is not its business: `transport.rests` knows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from typing import Any
 
 import dns.asyncresolver
 import dns.exception
+import dns.message
 import dns.name
+import dns.nameserver
+import dns.rdatatype
 import dns.resolver
 
 from sipengine.events import ResolutionWanted, Target
@@ -26,12 +29,26 @@ from sipengine.exceptions import ResolutionError
 log = logging.getLogger("sipengine")
 
 MIN_TTL, MAX_TTL = 5.0, 3600.0
-NEGATIVE_TTL = 30.0
+NEGATIVE_TTL, MAX_NEGATIVE_TTL = 30.0, 300.0
+"""Seconds that a denial counts: where it names no time, and at most."""
 STALE = 86400.0
 """Seconds that an answer outlives its TTL while DNS is silent: an old address is better than none."""
+PATIENCE = 1.0
+"""Seconds after which an old answer serves while DNS is still asked: a call cannot wait for a dead server (RFC 8767 §5
+allows 1.8 s).
+"""
+RECHECK = 10.0
+"""Seconds after a failed question in which it is not asked again: old answers serve at once (RFC 8767 §5)."""
 LIFETIME = 6.0
+CHAIN = 8
+"""CNAMEs followed, as resolvers do."""
+SERVERS = 32
+"""Targets of one SRV answer that are looked up."""
 CACHE = 4096
 HOSTS = Path("/etc/hosts")
+
+SERVICES = {"SIP+D2U": "udp", "SIP+D2T": "tcp", "SIPS+D2T": "tls"}
+"""NAPTR services and the transports that they mean (RFC 3263 §4.1)."""
 
 Records = tuple[Any, ...]
 
@@ -42,18 +59,25 @@ class DnsSilent(Exception):
 
 @dataclass(slots=True)
 class _Entry:
-    records: Records
+    records: Records | None
+    """None: never answered."""
     until: float
+    recheck_at: float = 0.0
 
 
 class Resolver:
-    """Answers `ResolutionWanted`."""
+    """Answers `ResolutionWanted`.
+
+    `hosts` are addresses by name; they and the hosts file go before DNS, SRV included. `nameservers` are `IP` or
+    `IP:PORT`; without any, those of the system are asked.  NAPTR chooses among `transports`.
+    """
 
     def __init__(
         self, hosts: Mapping[str, Sequence[str]] | None = None, nameservers: Sequence[str] = (), port: int = 53,
-        hosts_file: Path = HOSTS,
+        hosts_file: Path = HOSTS, transports: Sequence[str] = ("udp", "tcp"),
     ) -> None:  # fmt: skip
-        self.hosts = dict(hosts or {})
+        self.hosts = {name.rstrip(".").lower(): tuple(addresses) for name, addresses in (hosts or {}).items()}
+        self._services = {service: name for service, name in SERVICES.items() if name in transports}
         self._hosts_file = hosts_file
         self._hosts_read_at = 0.0
         self._hosts_seen: dict[str, list[str]] = {}
@@ -65,8 +89,7 @@ class Resolver:
         except dns.exception.DNSException:  # no resolv.conf: names come from the hosts file alone
             self._dns = dns.asyncresolver.Resolver(configure=False)
         if nameservers:
-            self._dns.nameservers = list(nameservers)
-            self._dns.port = port
+            self._dns.nameservers = [dns.nameserver.Do53Nameserver(*_server(text, port)) for text in nameservers]
         self._dns.cache = None
         self._dns.timeout = LIFETIME / 3
         self._dns.lifetime = LIFETIME
@@ -78,10 +101,15 @@ class Resolver:
         transport = wanted.transport or ("tls" if wanted.secure else None)
         try:
             if wanted.port is None and not self._from_hosts(host):
-                found = await self._by_service(host, transport, wanted.secure)
+                found = None
+                if wanted.transport is None:
+                    if not wanted.secure:  # all at once: one after the other, a dead DNS would cost a timeout each
+                        questions = (host, "NAPTR"), (f"_sip._udp.{host}", "SRV"), (f"_sip._tcp.{host}", "SRV")
+                        await asyncio.gather(*(self._lookup(*each) for each in questions), return_exceptions=True)
+                    found = await self._by_naptr(host, wanted.secure)
+                if not found:
+                    found = await self._by_service(host, transport, wanted.secure)
                 if found is not None:
-                    if not found:
-                        raise ResolutionError(f"DNS says that {host} offers no SIP service.")
                     return found
             addresses = await self._addresses(host)
         except DnsSilent:
@@ -90,26 +118,62 @@ class Resolver:
             raise ResolutionError(f"DNS has no address for {host}.")
         return [Target(transport or "udp", (address, wanted.port or scheme_port)) for address in addresses]
 
+    async def _by_naptr(self, host: str, secure: bool) -> list[Target] | None:
+        """Targets of the first service that we speak (RFC 3263 §4.1); None when NAPTR chooses nothing."""
+        try:
+            records = await self._lookup(host, "NAPTR")
+        except DnsSilent:
+            return None  # SRV may be known from before
+        for record in sorted(records, key=lambda record: (record.order, record.preference)):
+            name = self._services.get(record.service.decode("ascii", "replace").upper())
+            if name is None or record.flags.upper() != b"S" or (secure and name != "tls"):
+                continue
+            try:
+                found = await self._servers(record.replacement.to_text(omit_final_dot=True).lower(), name)
+            except DnsSilent:
+                continue
+            if found:
+                return found
+        return None
+
     async def _by_service(self, host: str, transport: str | None, secure: bool) -> list[Target] | None:
-        """SRV targets in order; empty when the service is denied, None when there is no SRV."""
+        """SRV targets in order, None when there is no SRV; ResolutionError when there is and it leads nowhere."""
         scheme = "_sips" if secure else "_sip"
         denied = False
         for name in (transport,) if transport else ("udp", "tcp"):
             service = f"{'_sips' if name == 'tls' else scheme}._{'tcp' if name == 'tls' else name}.{host}"
             try:
-                records = await self._lookup(service, "SRV")
+                found = await self._servers(service, name)
             except DnsSilent:
                 continue  # the address may still be known, from the hosts file or a stale answer
-            if len(records) == 1 and records[0].target == dns.name.root:
-                denied = True  # RFC 2782: "." means that the service is decidedly not here
-                continue
-            targets: list[Target] = []
-            for record in self._in_order(records):
-                for address in await self._addresses(record.target.to_text(omit_final_dot=True).lower()):
-                    targets.append(Target(name, (address, record.port)))
-            if targets:
-                return targets
-        return [] if denied else None
+            if found:
+                return found
+            denied = denied or found is not None
+        if denied:  # RFC 3263 §4.2: no way out to the name's own address
+            raise ResolutionError(f"DNS says that {host} offers no SIP service that has an address.")
+        return None
+
+    async def _servers(self, service: str, transport: str) -> list[Target] | None:
+        """Targets of one SRV name in order; empty when it denies the service or no server has an address."""
+        records = await self._lookup(service, "SRV")
+        if not records:
+            return None
+        # RFC 2782: "." means that the service is decidedly not here
+        ordered = [record for record in self._in_order(records) if record.target != dns.name.root][:SERVERS]
+        names = [record.target.to_text(omit_final_dot=True).lower() for record in ordered]
+        answers = await asyncio.gather(*map(self._addresses, names), return_exceptions=True)
+        targets: list[Target] = []
+        silent = False
+        for record, addresses in zip(ordered, answers, strict=True):
+            if isinstance(addresses, DnsSilent):
+                silent = True
+            elif isinstance(addresses, BaseException):
+                raise addresses
+            else:
+                targets += [Target(transport, (address, record.port)) for address in addresses]
+        if silent and not targets:
+            raise DnsSilent
+        return targets
 
     def _in_order(self, records: Records) -> list[Any]:
         """RFC 2782: by priority; within one, drawn by weight, those of weight 0 seldom first."""
@@ -153,40 +217,92 @@ class Resolver:
         """Ask the cache, then DNS; one question for all who ask at the same time."""
         key = (name, kind)
         entry = self._cache.get(key)
-        if entry is not None and entry.until > time.monotonic():
+        now = time.monotonic()
+        if entry is not None and entry.records is not None and entry.until > now:
             return entry.records
+        old = entry.records if entry is not None and entry.until + STALE > now else None
+        if entry is not None and entry.recheck_at > now:
+            if old is None:
+                raise DnsSilent
+            return old
         task = self._asking.get(key)
         if task is None:
             task = self._asking[key] = asyncio.get_running_loop().create_task(self._ask(name, kind))
-            task.add_done_callback(lambda _: self._asking.pop(key, None))
-        try:
+            task.add_done_callback(lambda ended: self._asked(key, ended))
+        if old is None:
             return await asyncio.shield(task)
+        try:
+            return await asyncio.wait_for(asyncio.shield(task), PATIENCE)
+        except TimeoutError:
+            if entry is not None:
+                entry.recheck_at = time.monotonic() + RECHECK  # the next ones do not wait; the question goes on
         except DnsSilent:
-            if entry is not None and entry.records and entry.until + STALE > time.monotonic():
-                log.warning("DNS is silent about %s %s; the last answer is used", name, kind)
-                return entry.records
-            raise
+            pass
+        return old
+
+    def _asked(self, key: tuple[str, str], task: asyncio.Task[Records]) -> None:
+        """A question ended, answered or not; nobody may wait for it any more."""
+        self._asking.pop(key, None)
+        if task.cancelled() or not isinstance(task.exception(), DnsSilent):
+            return
+        recheck_at = time.monotonic() + RECHECK
+        entry = self._cache.get(key)
+        if entry is None:
+            self._keep(key, _Entry(None, -STALE, recheck_at))
+        else:
+            entry.recheck_at = recheck_at
+            log.warning("DNS is silent about %s %s; the last answer is used", *key)
 
     async def _ask(self, name: str, kind: str) -> Records:
-        try:
-            answer = await self._dns.resolve(name, kind, search=False)
-        except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
-            self._keep((name, kind), (), NEGATIVE_TTL)
-            return ()
-        except (dns.exception.DNSException, OSError, UnicodeError) as error:
-            raise DnsSilent from error
-        records = tuple(answer)
-        assert answer.rrset is not None
-        self._keep((name, kind), records, min(max(float(answer.rrset.ttl), MIN_TTL), MAX_TTL))
-        return records
+        asked = name
+        ttl = MAX_TTL
+        for _ in range(CHAIN):
+            try:
+                answer = await self._dns.resolve(asked, kind, search=False)
+            except dns.resolver.NXDOMAIN as denial:
+                return self._deny((name, kind), next(iter(denial.kwargs["responses"].values())), ttl)
+            except dns.resolver.NoAnswer as denial:
+                # A server that does not follow aliases leaves that to us.
+                response = denial.kwargs["response"]
+                chain = response.resolve_chaining()
+                following = chain.canonical_name.to_text(omit_final_dot=True)
+                if following.lower() == asked.lower():
+                    return self._deny((name, kind), response, ttl)
+                asked, ttl = following, min(ttl, float(chain.minimum_ttl))
+                continue
+            except (dns.exception.DNSException, OSError, UnicodeError) as error:
+                raise DnsSilent from error
+            records = tuple(answer)
+            ttl = max(min(ttl, float(answer.chaining_result.minimum_ttl)), MIN_TTL)
+            self._keep((name, kind), _Entry(records, time.monotonic() + ttl))
+            return records
+        raise DnsSilent
 
-    def _keep(self, key: tuple[str, str], records: Records, ttl: float) -> None:
+    def _deny(self, key: tuple[str, str], response: dns.message.Message, ttl: float) -> Records:
+        """Keep for the time of its SOA that there is no such record (RFC 2308 §5)."""
+        seconds = NEGATIVE_TTL
+        for rrset in response.authority:
+            if rrset.rdtype == dns.rdatatype.SOA:
+                seconds = float(min(rrset.ttl, rrset[0].minimum))
+        seconds = max(min(seconds, MAX_NEGATIVE_TTL, ttl), MIN_TTL)
+        self._keep(key, _Entry((), time.monotonic() + seconds))
+        return ()
+
+    def _keep(self, key: tuple[str, str], entry: _Entry) -> None:
         if len(self._cache) >= CACHE:
             now = time.monotonic()
-            self._cache = {k: entry for k, entry in self._cache.items() if entry.until > now}
+            self._cache = {k: kept for k, kept in self._cache.items() if kept.until > now}
             if len(self._cache) >= CACHE:
                 self._cache.clear()
-        self._cache[key] = _Entry(records, time.monotonic() + ttl)
+        self._cache[key] = entry
+
+
+def _server(text: str, port: int) -> tuple[str, int]:
+    """``192.0.2.53``, ``192.0.2.53:5353`` or ``[2001:db8::53]:5353`` → address and port."""
+    host, colon, number = text.rpartition(":")
+    if colon and (host.startswith("[") or ":" not in host):
+        return host.strip("[]"), int(number)
+    return text.strip("[]"), port
 
 
 def _read_hosts(path: Path) -> dict[str, list[str]]:

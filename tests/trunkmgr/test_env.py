@@ -41,6 +41,16 @@ def test_values_are_typed() -> None:
     assert (env.restore_mode, env.reg_timer_interval, env.embedded, env.log_level) == ("auto", 2.5, False, "DEBUG")
 
 
+def test_nameservers_and_hosts() -> None:
+    env = Env.read({
+        "TRUNKMGR_NAMESERVERS": "192.0.2.53, 127.0.0.1:5353 [::1]:53 2001:db8::53",
+        "TRUNKMGR_HOSTS": "sip.Provider.example.=192.0.2.1,pbx=[2001:db8::9] pbx=192.0.2.9",
+    })
+    assert env.nameservers == ("192.0.2.53", "127.0.0.1:5353", "[::1]:53", "2001:db8::53")
+    assert env.hosts == {"sip.provider.example": ("192.0.2.1",), "pbx": ("2001:db8::9", "192.0.2.9")}
+    assert Env.read({}).nameservers == () and Env.read({}).hosts == {}
+
+
 @pytest.mark.parametrize(("name", "value", "cure"), [
     ("TRUNKMGR_HTTP", "8000", "HOST:PORT"),
     ("TRUNKMGR_HTTP", "127.0.0.1:99999", "HOST:PORT"),
@@ -48,6 +58,12 @@ def test_values_are_typed() -> None:
     ("TRUNKMGR_SIP_LISTEN", "udp:localhost:5060", "TRANSPORT:IP:PORT"),
     ("TRUNKMGR_SIP_LISTEN", ",", "at least one"),
     ("TRUNKMGR_NODE", "a b", "letters, digits"),
+    ("TRUNKMGR_NAMESERVERS", "dns.example", "IP or IP:PORT"),
+    ("TRUNKMGR_NAMESERVERS", "192.0.2.53:0", "IP or IP:PORT"),
+    ("TRUNKMGR_NAMESERVERS", "192.0.2.53:port", "IP or IP:PORT"),
+    ("TRUNKMGR_HOSTS", "sip.provider.example", "NAME=IP"),
+    ("TRUNKMGR_HOSTS", "sip.provider.example=elsewhere", "NAME=IP"),
+    ("TRUNKMGR_HOSTS", "=192.0.2.1", "NAME=IP"),
     ("TRUNKMGR_DATA_DIR", "/" + "x" * 120, "too long"),
     ("TRUNKMGR_LOG_LEVEL", "LOUD", "WARNING"),
     ("DATABASE_URL", "mysql://x", "postgres://"),

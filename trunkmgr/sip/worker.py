@@ -19,6 +19,7 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 
 from sipengine.asgi import AsgiApplication
+from sipengine.asyncio.resolver import Resolver
 from sipengine.asyncio.server import SipServer, local_address
 from sipengine.asyncio.tasks import HookSteps
 from sipengine.configuration import Configuration
@@ -78,7 +79,9 @@ class SipWorker(Worker):
             application=AsgiApplication(self.middleware, self.steps.step),
             admission=self.admission.admits, entropy=os.urandom, local_address=local_address,
         )
-        self.server = SipServer(self.endpoint, list(env.sip_listen), self._on_events)
+        self.server = SipServer(
+            self.endpoint, list(env.sip_listen), self._on_events, resolver=Resolver(env.hosts, env.nameservers)
+        )
         self.clock = Clock(self.server.now)
         self.database = DatabaseThread()
         self.bridge = Bridge(self.clock, self._store, live.apublish, self._on_registration)
