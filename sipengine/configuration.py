@@ -35,7 +35,9 @@ class Configuration:
     dialog_lifetime: float = 43200.0
     """Seconds after the last request of a call until it counts as ended: its BYE may never come."""
     max_transactions: int = 200_000
-    """Server transactions; beyond it new requests get 503, requests of a call that stands still pass."""
+    """Server transactions; beyond it new requests get 503, requests of a call that stands pass up to a quarter more."""
+    max_dialogs: int = 100_000
+    """Calls; beyond it new ones get 503.  Every timer belongs to a transaction, a branch or a call: they bound it."""
     max_targets: int = 10
     """Addresses tried for one branch, and branches of one request."""
 

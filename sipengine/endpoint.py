@@ -25,17 +25,20 @@ from sipengine.identifiers import Identifiers
 from sipengine.message import build
 from sipengine.message.fields import CALL_ID, CSEQ, FROM, MAX_FORWARDS, ROUTE, TO, VIA
 from sipengine.message.message import Message, parse
+from sipengine.overload import Overload
 from sipengine.proxy.core import Application, ProxyCore, Resume
 from sipengine.proxy.hooks import log
 from sipengine.proxy.validation import refusal, salvage
 from sipengine.timerqueue import NEVER, TimerQueue
 from sipengine.transaction.client import ClientTransaction, InviteClient, NonInviteClient
 from sipengine.transaction.layer import TransactionLayer
+from sipengine.transaction.oversize import LONGEST_DATAGRAM
 from sipengine.transaction.server import COMPLETED
 from sipengine.transaction.timers import Timers
 from sipengine.transport.flow import Address, Flow, Listener
 from sipengine.transport.layer import LocalAddress, TransportLayer, no_local_address
 from sipengine.transport.locate import Locator, OnTargets
+from sipengine.transport.peers import PeerBook
 from sipengine.transport.rests import Rests
 from sipengine.transport.stream import PING, PONG, StreamFramer
 from sipengine.uac.probe import Probe
@@ -51,12 +54,13 @@ class Endpoint:
     `application` is called with the response context of each new request and must see to it that `context.routed` is
     called once.  `admission` is asked before a request is looked at; responses are matched by branch.  `entropy(n)`
     gives n random bytes. `local_address(transport, remote_host)` names the local address of the route there; needed
-    only for wildcard listeners.
+    only for wildcard listeners.  `peers` knows which addresses stay on UDP and which belong together.
     """
 
     def __init__(
         self, configuration: Configuration, *, application: Application, admission: Callable[[Flow], bool],
         entropy: Callable[[int], bytes], local_address: LocalAddress = no_local_address,
+        peers: PeerBook | None = None,
     ) -> None:
         self.configuration = configuration
         self.entropy = entropy
@@ -73,9 +77,11 @@ class Endpoint:
             self.transport.add_alias(alias)
         timers = Timers(configuration.t1, configuration.t2, configuration.t4)
         self.transactions = TransactionLayer(
-            self.transport, self.queue, timers, self.out, self.counters, self.identifiers.hex()
+            self.transport, self.queue, timers, self.out, self.counters, self.identifiers.hex(), peers
         )
         self.rests = Rests(self.queue)
+        self.overload = Overload()
+        """The host measures with its gauges; new INVITEs are refused while a queue stands."""
         self._locator = Locator(self.events, self.rests)
         sealer = Sealer(configuration.seal_keys or (entropy(32),), self.identifiers.nonce)
         names = configuration.rr_from_store_param, configuration.rr_to_store_param
@@ -84,7 +90,7 @@ class Endpoint:
             codec = KamailioCodec(configuration.restore_passwd, *names)
         self.proxy = ProxyCore(
             configuration, application, self.transport, self.transactions, self._locator, self.identifiers, sealer,
-            codec, self.events,
+            codec, self.events, self.overload,
         )
         self._admission = admission
         self.registrations = Registrations(self)
@@ -272,6 +278,14 @@ class Endpoint:
         user = _LocalUser(on_response, on_failure)
         wire = message.serialize()
         layer = self.transactions
+        if len(wire) > LONGEST_DATAGRAM:
+            oversize, datagrams = layer.oversize, flow
+            flow = oversize.flow_for(flow, now)
+            if flow is not datagrams:
+                over_udp = own_via
+                lines[0] = own_via = b"%b%b;rport" % (flow.via, branch)
+                oversize.second[branch] = datagrams, own_via, over_udp
+                wire = message.serialize()
         client: ClientTransaction
         if method == b"INVITE":
             head = [own_via, message.line(FROM), message.line(CALL_ID)]

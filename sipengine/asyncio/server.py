@@ -59,7 +59,8 @@ class SipServer:
         self._tcp: TcpFlows | None = None
         self._local: dict[tuple[str, str, int], Listener] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = inf
+        self._timer_at = self._timer_due = inf
+        self._lag = endpoint.overload.gauge()
         self._resolving: set[asyncio.Task[None]] = set()
         self._stopped = False
         self._closed = False
@@ -90,7 +91,7 @@ class SipServer:
             sock = udp.bind(host, port)
             opened = UdpSocket(
                 sock, flow_for=self.endpoint.flow_for, listener_at=lambda local: self._listener_at("udp", local, bound),
-                receive=self._receive, after=self.flush, failed=self._failed,
+                receive=self._receive, after=self.flush, failed=self._failed, gauge=self.endpoint.overload.gauge(),
             )  # fmt: skip
             bound = opened.address[1]
             listener = self.endpoint.add_listener("udp", host, bound)
@@ -210,14 +211,18 @@ class SipServer:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = at
-        delay = max(at - time.monotonic(), SLACK)
+        now = time.monotonic()
+        delay = max(at - now, SLACK)
+        self._timer_due = now + delay
         self._timer = self._loop.call_later(delay, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
         self._timer_at = inf
+        now = time.monotonic()
+        self._lag.measured(now - self._timer_due, now)
         try:
-            self.endpoint.handle_timer(time.monotonic())
+            self.endpoint.handle_timer(now)
         finally:  # whatever fell over must not stop the clock of all others
             self.flush()
 

@@ -8,19 +8,21 @@ is None there, so `asyncio.timeout()` belongs behind the first await.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Coroutine, Generator
 from types import coroutine as types_coroutine
 from typing import Any
 
 from sipengine.exceptions import Reject
+from sipengine.overload import RETRY_AFTER
 
 OnDone = Callable[[BaseException | None], None]
 
 
 class HookSteps:
-    """Runs hooks and bounds how many may be suspended at once."""
+    """Runs hooks and bounds how many may be suspended at once.  `retry_after` None: drawn anew for each caller."""
 
-    def __init__(self, limit: int = 1000, retry_after: int = 5) -> None:
+    def __init__(self, limit: int = 1000, retry_after: int | None = 5) -> None:
         self.limit = limit
         self.retry_after = retry_after
         self.refused = 0
@@ -47,7 +49,8 @@ class HookSteps:
         if len(self._tasks) >= self.limit:
             self.refused += 1
             hook.close()
-            on_done(Reject(503, "Too many calls being decided", [("Retry-After", str(self.retry_after))]))
+            wait = self.retry_after or random.randint(*RETRY_AFTER)  # noqa: S311 - spreads the callers, no secret
+            on_done(Reject(503, "Too many calls being decided", [("Retry-After", str(wait))]))
             return
         task = asyncio.get_running_loop().create_task(_finish(hook, waiting_for, on_done))
         self._tasks.add(task)

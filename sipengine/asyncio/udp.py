@@ -10,11 +10,13 @@ import asyncio
 import errno
 import socket
 import struct
+import time
 from collections import deque
 from collections.abc import Callable
 from ipaddress import ip_address
 
 from sipengine.exceptions import TransportError
+from sipengine.overload import Gauge
 from sipengine.transport.flow import Address, Flow, Listener
 
 DRAIN = 64
@@ -35,6 +37,10 @@ _PKTINFO6 = struct.Struct("@16si")
 # Linux numbers; the socket module of Python 3.11 does not name them.
 _IP_PKTINFO = 8
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+_SO_TIMESTAMPNS = 35
+_TIMESPEC = struct.Struct("@qq")
+SAMPLE = 16
+"""Of so many datagrams one is asked when it came: reading the kernel's stamp costs as much as reading the datagram."""
 
 Receive = Callable[[bytes, Flow], None]
 
@@ -45,7 +51,7 @@ class UdpSocket:
     def __init__(
         self, sock: socket.socket, *,
         flow_for: Callable[[Listener, Address], Flow], listener_at: Callable[[str], Listener], receive: Receive,
-        after: Callable[[], None], failed: Callable[[Flow, TransportError], None],
+        after: Callable[[], None], failed: Callable[[Flow, TransportError], None], gauge: Gauge | None = None,
     ) -> None:  # fmt: skip
         self.sock = sock
         self.address: Address = sock.getsockname()[:2]
@@ -56,6 +62,8 @@ class UdpSocket:
         self._receive = receive
         self._after = after
         self._failed = failed
+        self._gauge = gauge
+        self._unsampled = SAMPLE
         self._loop = asyncio.get_running_loop()
         self._budget = DRAIN
         self._queue: deque[tuple[bytes, Flow]] = deque()
@@ -76,6 +84,17 @@ class UdpSocket:
         flows = listener.flows
         read = 0
         budget = self._budget
+        if self._unsampled >= SAMPLE and self._gauge is not None:
+            self._unsampled = 0
+            try:
+                data, ancillary, _, source = self.sock.recvmsg(65535, 64)
+            except OSError:
+                budget = 1  # nothing there, or the ICMP of an earlier datagram
+            else:
+                read = 1
+                self._gauge.measured(_waited(ancillary), time.monotonic())
+                remote = source[:2]
+                receive(data, flows.get(remote) or flow_for(listener, remote))
         while read < budget:
             try:
                 data, source = recvfrom(65535)
@@ -88,7 +107,8 @@ class UdpSocket:
             remote = source if len(source) == 2 else source[:2]
             receive(data, flows.get(remote) or flow_for(listener, remote))
         # Asking until the kernel says no costs an exception a turn: a calm socket is read once, a busy one more often.
-        self._budget = min(DRAIN, 2 * budget) if read == budget else max(1, read)
+        self._budget = min(DRAIN, 2 * budget) if read >= budget else max(1, read)
+        self._unsampled += read
         if read:
             self._after()
 
@@ -97,13 +117,15 @@ class UdpSocket:
         read = 0
         while read < DRAIN:
             try:
-                data, ancillary, _, source = recvmsg(65535, 64)
+                data, ancillary, _, source = recvmsg(65535, 128)
             except BlockingIOError:
                 break
             except OSError:
                 read += 1
                 continue
             read += 1
+            if read == 1 and self._gauge is not None:
+                self._gauge.measured(_waited(ancillary), time.monotonic())
             listener = self._listener_at(_destination(ancillary) or self.address[0])
             receive(data, self._flow_for(listener, source[:2]))
         if read:
@@ -182,6 +204,7 @@ def bind(host: str, port: int) -> socket.socket:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
             else:
                 sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         sock.bind((host, port))
     except OSError:
         sock.close()
@@ -196,6 +219,16 @@ def _destination(ancillary: list[tuple[int, int, bytes]]) -> str | None:
         if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
             return socket.inet_ntop(socket.AF_INET6, _PKTINFO6.unpack_from(data)[0])
     return None
+
+
+def _waited(ancillary: list[tuple[int, int, bytes]]) -> float:
+    """Seconds since the kernel took the datagram; never negative, although its clock may be set."""
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS:
+            seconds, nanoseconds = _TIMESPEC.unpack_from(data)
+            wait: float = time.time() - seconds - nanoseconds / 1e9
+            return max(0.0, wait)
+    return 0.0
 
 
 def _source(host: str) -> tuple[int, int, bytes]:

@@ -22,6 +22,7 @@ from sipengine.message.build import response as build_response
 from sipengine.message.fields import CACHE_KEY, CACHE_LIMIT, CALL_ID, CSEQ, FROM, PROXY_REQUIRE, ROUTE, TO, VIA
 from sipengine.message.message import Message
 from sipengine.message.values import Via
+from sipengine.overload import Overload, retry_after
 from sipengine.proxy import response, route, validation
 from sipengine.proxy.branch import Branch
 from sipengine.proxy.context import DOWN, ResponseContext
@@ -49,7 +50,6 @@ Resume = Callable[[Callable[[float], None]], None]
 
 TIMESTAMP = b"timestamp"
 MAX_BREADTH = b"max-breadth"
-RETRY_AFTER = (b"Retry-After: 10",)
 METHODS = (
     b"OPTIONS", b"REGISTER", b"MESSAGE", b"SUBSCRIBE", b"NOTIFY", b"PUBLISH", b"REFER", b"INFO", b"BYE", b"UPDATE",
     b"PRACK",
@@ -63,7 +63,7 @@ class ProxyCore:
     def __init__(
         self, configuration: Configuration, application: Application, transport: TransportLayer,
         transactions: TransactionLayer, locator: Locator, identifiers: Identifiers, sealer: Sealer,
-        codec: RestoreCodec, events: deque[Event],
+        codec: RestoreCodec, events: deque[Event], overload: Overload,
     ) -> None:
         self.configuration = configuration
         self.application = application
@@ -75,10 +75,13 @@ class ProxyCore:
         self.sealer = sealer
         self.codec = codec
         self.events = events
+        self.overload = overload
         self.queue: TimerQueue = transactions.queue
         self.timers: Timers = transactions.timers
         self.counters: Counters = transactions.counters
         self.dialogs = DialogTable(self.queue)
+        self._busy = configuration.max_transactions
+        self._many_calls = configuration.max_dialogs
         self.within = WithinDialog(self)
         self.storing = configuration.restore_mode != "none"
         self.knows_all = self.storing and configuration.restore_codec == "sealed"
@@ -132,10 +135,12 @@ class ProxyCore:
             head = [lines[i_via], from_line, to_line, call_line, cseq_line]
         else:
             head = [line for k, line in zip(keys, lines, strict=True) if k in COPIED]
-        if len(self.servers) >= self.configuration.max_transactions and not to_tag and method != b"CANCEL":
+        if (
+            self.overload.share or len(self.servers) >= self._busy or len(self.dialogs.records) >= self._many_calls
+        ) and self._too_much(key, method, ruri, to_tag, now):
             self.counters.overload += 1
-            tag = self.transactions.own_tag(key)
-            self.transactions.out.append((build_response(head, 503, b"", tag, RETRY_AFTER), reply_flow))
+            tag, wait = self.transactions.own_tag(key), retry_after(hash(key))
+            self.transactions.out.append((build_response(head, 503, b"", tag, (wait,)), reply_flow))
             return
         if TIMESTAMP in names:
             head.append(lines[keys.index(TIMESTAMP)])  # §8.2.6.1: our 100 gives it back
@@ -161,6 +166,25 @@ class ProxyCore:
             self._refuse(server, error, now)
         except (ValueError, IndexError):
             self._refuse(server, ParseError("a field is broken"), now)
+        except Exception:
+            server.own_response(500, now)  # a transaction that nobody answers would stay for ever
+            raise
+
+    def _too_much(self, key: bytes, method: bytes, ruri: bytes, to_tag: bytes, now: float) -> bool:
+        """Whether to refuse before there is a transaction (§8.2.7): at a cap, or as one of the share under overload.
+
+        What ends a transaction or belongs to a call is served up to a quarter above the cap.
+        """
+        servers = len(self.servers)
+        if to_tag or method == b"CANCEL":
+            return servers >= self._busy * 5 // 4
+        if servers >= self._busy:
+            return True
+        if method != b"INVITE":
+            return False
+        if len(self.dialogs.records) >= self._many_calls:
+            return True
+        return self.overload.refuses(hash(key), now) and ruri[:15].lower() != b"urn:service:sos"
 
     def _serve(self, context: ResponseContext, several: bool, to_tag: bytes, number: bytes, now: float) -> None:
         """Validate, take our Route off, and send the request its way: into its call, or to the application."""

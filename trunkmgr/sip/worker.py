@@ -67,7 +67,7 @@ class SipWorker(Worker):
         self.stopping = asyncio.Event()
         self.admission = Admission()
         self.middleware = PeerMiddleware(application, self.admission)
-        self.steps = HookSteps()
+        self.steps = HookSteps(retry_after=None)
         self.endpoint = Endpoint(
             Configuration(
                 restore_mode=env.restore_mode, restore_codec=env.restore_codec, restore_passwd=env.restore_passwd,
