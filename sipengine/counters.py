@@ -5,8 +5,8 @@ from __future__ import annotations
 
 class Counters:
     __slots__ = (
-        "bad", "calls", "denied", "forged", "hook_failures", "overload", "received", "rejected", "retransmissions",
-        "sent", "stray", "timeouts", "token_too_long", "transport_errors",
+        "bad", "calls", "denied", "foreign", "forged", "hook_failures", "overload", "received", "rejected",
+        "retransmissions", "sent", "stray", "timeouts", "token_too_long", "transport_errors",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -19,6 +19,8 @@ class Counters:
         """Responses that match no client transaction, and requests of no dialog of ours."""
         self.denied = 0
         """Requests of sources that are not admitted."""
+        self.foreign = 0
+        """Responses from another address than their request went to."""
         self.rejected = 0
         """Requests that we answered with 3xx to 6xx ourselves."""
         self.retransmissions = 0

@@ -12,6 +12,7 @@ from sipengine.message.values import params_at
 from sipengine.proxy import route
 from sipengine.proxy.hooks import log
 from sipengine.transaction.client import InviteClient, NonInviteClient
+from sipengine.transaction.oversize import LONGEST_DATAGRAM
 from sipengine.transport.flow import Flow
 
 OPENS_DIALOG = frozenset({b"INVITE", b"SUBSCRIBE", b"REFER", b"NOTIFY"})
@@ -58,6 +59,14 @@ def forward(core: ProxyCore, context: ResponseContext, branch: Branch, flow: Flo
     keys.insert(i, VIA)
     wire = message.serialize()
     layer = core.transactions
+    if len(wire) > LONGEST_DATAGRAM:
+        oversize, datagrams = layer.oversize, flow
+        flow = oversize.flow_for(flow, now)
+        if flow is not datagrams:
+            over_udp = own_via
+            lines[i] = own_via = b"%b%b;rport" % (flow.via, branch_id)
+            oversize.second[branch_id] = datagrams, own_via, over_udp
+            wire = message.serialize()
     client: InviteClient | NonInviteClient
     if method == b"INVITE":
         head = [own_via, lines[keys.index(FROM)], lines[keys.index(CALL_ID)]]
@@ -124,25 +133,34 @@ def forward_ack(core: ProxyCore, message: Message, ruri: bytes, flow: Flow, base
         message.append(b"Content-Length: %d" % len(message.body))
     targets = core.locator.known(hop)
     if targets is not None:
-        _send_ack(core, message, flow, base, targets)
+        _send_ack(core, message, flow, base, targets, now)
     else:
-        core.locator.locate(hop, lambda found, at: _send_ack(core, message, flow, base, found), now)
+        core.locator.locate(hop, lambda found, at: _send_ack(core, message, flow, base, found, at), now)
 
 
 def _send_ack(
-    core: ProxyCore, message: Message, flow: Flow, base: bytes, targets: list[Target] | ResolutionError
+    core: ProxyCore, message: Message, flow: Flow, base: bytes, targets: list[Target] | ResolutionError, now: float
 ) -> None:
     if isinstance(targets, ResolutionError):
         core.counters.transport_errors += 1
         return
     target = targets[0]
     try:
-        listener = core.transport.listener_for(target.transport, target.address[0], flow.listener)
+        listener = core.transport.listener_for(
+            target.transport, target.address[0], flow.listener, target.address[1]
+        )
     except TransportError:
         core.counters.transport_errors += 1
         return
     to = core.transport.flow_for(listener, target.address)
     i = message.keys.index(VIA)
-    message.lines.insert(i, b"%b%b;rport" % (to.via, core.transactions.own_tag(base)))
+    branch_id = core.transactions.own_tag(base)
+    message.lines.insert(i, b"%b%b;rport" % (to.via, branch_id))
     message.keys.insert(i, VIA)
-    core.transactions.out.append((message.serialize(), to))
+    wire = message.serialize()
+    if len(wire) > LONGEST_DATAGRAM:
+        datagrams, to = to, core.transactions.oversize.flow_for(to, now)
+        if to is not datagrams:
+            message.lines[i] = b"%b%b;rport" % (to.via, branch_id)
+            wire = message.serialize()
+    core.transactions.out.append((wire, to))

@@ -9,10 +9,12 @@ from sipengine.message.message import Message
 from sipengine.message.values import param, tag_of
 from sipengine.timerqueue import TimerQueue
 from sipengine.transaction.client import ClientTransaction
+from sipengine.transaction.oversize import Oversize
 from sipengine.transaction.server import ServerTransaction
 from sipengine.transaction.timers import Timers
 from sipengine.transport.flow import Flow
 from sipengine.transport.layer import TransportLayer
+from sipengine.transport.peers import PeerBook
 
 COOKIE = b"z9hG4bK"
 
@@ -20,9 +22,11 @@ COOKIE = b"z9hG4bK"
 class TransactionLayer:
     def __init__(
         self, transport: TransportLayer, queue: TimerQueue, timers: Timers, out: list[tuple[bytes, Flow]],
-        counters: Counters, tag_key: bytes,
+        counters: Counters, tag_key: bytes, peers: PeerBook | None = None,
     ) -> None:
         self.transport = transport
+        self.peers = peers or PeerBook()
+        self.oversize = Oversize(transport, self.peers)
         self.queue = queue
         self.timers = timers
         self.out = out
@@ -43,6 +47,8 @@ class TransactionLayer:
         table = self.cancels if client.method == b"CANCEL" else self.clients
         if table.get(client.branch) is client:
             del table[client.branch]
+            if self.oversize.second:
+                self.oversize.second.pop(client.branch, None)
 
     def on_response(self, message: Message, flow: Flow, now: float) -> None:
         """Give a response to its client transaction; one that matches none is dropped (RFC 6026 §7.3, RFC 4320 §4.2).
@@ -63,6 +69,11 @@ class TransactionLayer:
         if client is None or client.method != method:
             self.counters.stray += 1
             return
+        sent = client.flow
+        # Who guessed or read a branch still has to answer from where the request went (docs/decisions/0004).
+        if sent is not flow and sent.remote[0] != flow.remote[0] and not self._related(sent, flow):
+            self.counters.foreign += 1
+            return
         _, comma, more = via_line.partition(b",")
         if comma:
             lines[i] = b"Via:" + more
@@ -70,13 +81,25 @@ class TransactionLayer:
             del lines[i], keys[i]
         client.receive(status, message, now)
 
+    def _related(self, sent: Flow, flow: Flow) -> bool:
+        return self.peers.same_peer(sent.remote[0], flow.remote[0])
+
     def flow_failed(self, flow: Flow, error: TransportError, now: float) -> None:
-        """Requests that went over this flow are answered as by 503 (§17.1.4); UDP: all to that address."""
+        """Requests that went over this flow are answered as by 503 (§17.1.4); UDP: all to that address that would still
+        be repeated, for a ringing call has nothing to send.
+        """
+        if flow.reliable:
+            self.oversize.tcp_failed(flow, now)
+            for client in [client for client in self.clients.values() if client.flow is flow]:
+                if not self.oversize.fall_back(client, now):
+                    client.fail(error, now)
+            for client in [client for client in self.cancels.values() if client.flow is flow]:
+                client.fail(error, now)
+            return
         remote, listener = flow.remote, flow.listener
         for table in (self.clients, self.cancels):
             for client in list(table.values()):
-                sent = client.flow
-                if sent is flow or (not flow.reliable and sent.remote == remote and sent.listener is listener):
+                if client.wire and client.flow.remote == remote and client.flow.listener is listener:
                     client.fail(error, now)
 
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_address
 
 from sipengine.exceptions import LocalProtocolError, ParseError, TransportError
 from sipengine.message.fields import CACHE_LIMIT
@@ -39,6 +40,7 @@ class TransportLayer:
         self._local: dict[tuple[str, str], str] = {}
         self._names: dict[tuple[str, bytes], tuple[bytes, bytes]] = {}
         self._peers: dict[bytes, tuple[bytes, str, int]] = {}
+        self._no_peer: dict[Address, bool] = {}
 
     # listeners and flows
     def add_listener(self, transport: str, host: str, port: int, sent_by: bytes | None = None) -> Listener:
@@ -55,6 +57,7 @@ class TransportLayer:
     def _own(self, sent_by: bytes) -> None:
         host, port = split_host_port(sent_by)
         self.own.add((host.lower(), port or 5060))
+        self._no_peer.clear()
 
     def add_alias(self, name: str) -> None:
         self._own(name.encode())
@@ -102,22 +105,52 @@ class TransportLayer:
             self._local[key] = host
         return host
 
-    def listener_for(self, transport: str, remote_host: str, preferred: Listener | None = None) -> Listener:
-        """Choose the listener from which `remote_host` is reached; TransportError when none has that transport and
-        family.
+    def listener_for(
+        self, transport: str, remote_host: str, preferred: Listener | None = None, port: int = 0
+    ) -> Listener:
+        """Choose the listener from which `remote_host` is reached: `preferred`, one of its address, else by the route.
+
+        TransportError when none has that transport and family, or when nothing may be sent there: no host, a group of
+        hosts, or (with `port`) ourselves; without it a request of the proxy comes round once and is answered 482.
         """
+        no_peer = self._no_peer.get((remote_host, port))
+        if no_peer is None:
+            no_peer = self._judge(remote_host, port)
+        if no_peer:
+            raise TransportError(f"{remote_host} is no peer: a group of hosts, no host, or ourselves")
         v6 = ":" in remote_host
         if preferred is not None and preferred.transport == transport and preferred.v6 == v6:
             return preferred
         candidates = [x for x in self.listeners if x.transport == transport and x.v6 == v6]
         if not candidates:
             raise TransportError(f"no listener for {transport} to {remote_host}; add one to TRUNKMGR_SIP_LISTEN")
+        if len(candidates) > 1 and preferred is not None:
+            for listener in candidates:
+                if listener.host == preferred.host:
+                    return listener
         if len(candidates) > 1 and self._local_address is not no_local_address:
             local = self._local_host(transport, remote_host)
             for listener in candidates:
                 if listener.host == local:
                     return listener
         return candidates[0]
+
+    def _judge(self, host: str, port: int) -> bool:
+        """Whether an address is none of a single peer: what a stranger names must not make us an amplifier or a loop.
+        """
+        try:
+            address = ip_address(host.partition("%")[0])
+        except ValueError:
+            return False
+        no_peer = address.is_multicast or address.is_unspecified or host == "255.255.255.255"
+        no_peer = no_peer or (port > 0 and self._is_here(host, port))
+        if len(self._no_peer) >= CACHE_LIMIT:
+            self._no_peer.clear()
+        self._no_peer[host, port] = no_peer
+        return no_peer
+
+    def _is_here(self, host: str, port: int) -> bool:
+        return (b"[%b]" % host.encode() if ":" in host else host.encode(), port) in self.own
 
     def close(self, flow: Flow) -> None:
         flow.closed = True
@@ -156,7 +189,11 @@ class TransportLayer:
         return sent_by, flow if port == remote[1] else self._reply_flow(flow, remote, port)
 
     def _reply_flow(self, flow: Flow, remote: Address, port: int) -> Flow:
-        return flow if flow.reliable else self.flow_for(flow.listener, (remote[0], port))
+        if flow.reliable:
+            return flow
+        if self._is_here(remote[0], port):
+            raise ParseError("its response would come to ourselves")
+        return self.flow_for(flow.listener, (remote[0], port))
 
     def _learn_peer(self, sent: bytes) -> tuple[bytes, str, int]:
         via = Via.parse(value_of(sent))

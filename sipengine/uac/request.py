@@ -16,7 +16,7 @@ from math import ceil
 from typing import Any, Protocol
 
 from sipengine.events import Target
-from sipengine.exceptions import ProtocolError, ResolutionError, SipError, TransactionTimeout
+from sipengine.exceptions import ProtocolError, ResolutionError, SipError, TransactionTimeout, TransportError
 from sipengine.message import Message, SipUri
 from sipengine.transport.flow import Address, Flow, Listener
 from sipengine.transport.layer import TransportLayer
@@ -123,14 +123,16 @@ class Requests:
         self.agent.rests.answered(target.transport, target.address)
 
     def listener_for(self, target: Target, socket: str) -> Listener | None:
-        """The local socket for `target`: the named one, else the first that reaches it."""
+        """The local socket for `target`: the named one, else the first that reaches it; TransportError where nothing is
+        sent.
+        """
         remote = target.address[0]
         fitting = [x for x in self.agent.listeners if x.transport == target.transport and reaches(x.host, remote)]
         if not socket:
             if not fitting:
                 return None
             # The endpoint knows which of several the kernel's route to the target leaves from.
-            preferred = self.agent.transport.listener_for(target.transport, remote)
+            preferred = self.agent.transport.listener_for(target.transport, remote, None, target.address[1])
             return preferred if preferred in fitting else fitting[0]
         transport, _, rest = socket.lower().partition(":")
         host, _, port = rest.rpartition(":")
@@ -217,7 +219,11 @@ class Exchange:
         request = self.request
         while self._targets:
             target = self._targets.pop(0)
-            listener = self.requests.listener_for(target, request.socket)
+            try:
+                listener = self.requests.listener_for(target, request.socket)
+            except TransportError as error:
+                self._last = Outcome(now, "unreachable", target=target, detail=str(error))
+                continue
             if listener is None:
                 self._last = self._last or Outcome(now, "no_socket", target=target)
                 continue

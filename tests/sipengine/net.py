@@ -11,6 +11,7 @@ from sipengine.endpoint import Endpoint
 from sipengine.message import Message, parse
 from sipengine.proxy.context import ResponseContext
 from sipengine.testing import Station, Wire
+from sipengine.transport.peers import PeerBook
 
 PROVIDER = ("192.0.2.1", 5060)
 PHONE = ("192.0.2.9", 5060)
@@ -90,13 +91,17 @@ class Routing:
 
 
 class Net:
-    def __init__(self, configuration: Configuration | None = None, transport: str = "udp", **wire: Any) -> None:
+    def __init__(
+        self, configuration: Configuration | None = None, transport: str = "udp", peers: PeerBook | None = None,
+        **wire: Any,
+    ) -> None:
         self.wire = Wire(**wire)
         self.routing = Routing()
         self.configuration = configuration or Configuration(seal_keys=KEYS)
         self.transport = transport
         self.suffix = b"" if transport == "udp" else b";transport=" + transport.encode()
         self.starts = 0
+        self.peers = peers
         self.endpoint = self.start()
         self.provider = self.wire.station(*PROVIDER, transport)
         self.phone = self.wire.station(*PHONE, transport)
@@ -109,6 +114,7 @@ class Net:
             application=self.routing,
             admission=lambda flow: flow.remote[0] != STRANGER[0],
             entropy=entropy_from(b"proxy%d" % self.starts),
+            peers=self.peers,
         )
         endpoint.add_listener("udp", *PROXY)
         endpoint.add_listener("tcp", *PROXY)

@@ -17,9 +17,10 @@ from sipengine.timerqueue import TimerQueue
 from sipengine.transport.flow import Flow
 from sipengine.transport.layer import TransportLayer, no_local_address
 from sipengine.transport.locate import Locator
+from sipengine.transport.peers import PeerBook
 from sipengine.transport.rests import Rests
 from sipengine.transport.stream import PING, StreamFramer
-from tests.sipengine.net import PROXY, Net, reply, starts
+from tests.sipengine.net import PHONE, PHONE2, PROXY, Net, reply, starts
 
 TABLES = (
     Path(os.environ.get("SIP_TESTDATA", Path(__file__).resolve().parents[3].parent / "shared" / "testdata"))
@@ -130,6 +131,107 @@ def test_the_listener_follows_transport_family_and_route() -> None:
     )
     with pytest.raises(TransportError):
         layer.listener_for("tcp", "198.51.100.1")
+
+
+@pytest.mark.parametrize("host", ["224.0.0.1", "255.255.255.255", "0.0.0.0", "ff02::1", "::"])
+def test_groups_of_hosts_are_no_next_hop(host: str) -> None:
+    layer = TransportLayer(no_local_address)
+    layer.add_listener("udp", *PROXY), layer.add_listener("udp", "2001:db8::5", 5060)
+    for _ in range(2):
+        with pytest.raises(TransportError):
+            layer.listener_for("udp", host)
+
+
+def test_we_are_no_peer_of_ours_where_the_port_is_ours_too() -> None:
+    layer = TransportLayer(no_local_address)
+    udp = layer.add_listener("udp", *PROXY)
+    six = layer.add_listener("udp", "2001:db8::5", 5060)
+    with pytest.raises(TransportError):
+        layer.listener_for("udp", PROXY[0], None, PROXY[1])
+    with pytest.raises(TransportError):
+        layer.listener_for("udp", "2001:db8::5", None, 5060)
+    assert layer.listener_for("udp", PROXY[0], None, 5070) is udp and layer.listener_for("udp", "2001:db8::5") is six
+    layer.add_alias("198.51.100.7:5060")
+    with pytest.raises(TransportError):
+        layer.listener_for("udp", "198.51.100.7", None, 5060)
+
+
+@pytest.mark.rfc("3261", "18.1.1")
+def test_requests_to_a_group_of_hosts_get_500_and_nothing_leaves() -> None:
+    net = Net()
+    net.routing.next_hop = b"sip:224.0.0.1:5060"
+    net.send(net.provider, net.invite())
+    assert starts(net.provider.take()) == [b"SIP/2.0 100", b"SIP/2.0 500"]
+    assert not [to for _, _, to, _ in net.wire.sent if to[0].startswith("224.")]
+
+
+def test_a_response_that_would_come_to_ourselves_is_not_sent() -> None:
+    net = Net()
+    there = net.wire.station(PROXY[0], 7000)  # another program at our own address, which names our port in its Via
+    there.send(net.invite().replace(b"192.0.2.1:5060;branch", b"192.0.2.5:5060;branch"), PROXY)
+    net.run()
+    assert not [to for _, _, to, _ in net.wire.sent if to == PROXY][1:] and not net.phone.take()
+
+
+@pytest.mark.rfc("3261", "18.1.2")
+@pytest.mark.parametrize("related", [False, True])
+def test_a_response_comes_from_where_its_request_went_or_from_an_address_of_the_same_peer(related: bool) -> None:
+    class Book(PeerBook):
+        def same_peer(self, asked: str, answered: str) -> bool:
+            return related and (asked, answered) == (PHONE[0], PHONE2[0])
+
+    net = Net(peers=Book())
+    net.send(net.provider, net.invite())
+    request = parse(net.phone.take()[0])
+    net.provider.take()
+    elsewhere = net.wire.station(*PHONE2)
+    net.send(elsewhere, reply(request, b"180 Ringing"))
+    assert starts(net.provider.take()) == ([b"SIP/2.0 180"] if related else [])
+    assert net.endpoint.counters.foreign == (0 if related else 1)
+    other_port = net.wire.station(PHONE[0], 40123)  # §18.2.2 says nothing of the port a response leaves from
+    net.send(other_port, reply(request, b"183 Session Progress"))
+    assert starts(net.provider.take()) == [b"SIP/2.0 183"]
+
+
+@pytest.mark.rfc("3261", "18.1.2")
+def test_a_response_whose_top_via_is_not_ours_is_dropped() -> None:
+    net = Net()
+    net.send(net.provider, net.invite())
+    request = parse(net.phone.take()[0])
+    net.provider.take()
+    answer = reply(request, b"180 Ringing").replace(b"192.0.2.5:5060;branch", b"192.0.2.66:5060;branch", 1)
+    net.send(net.phone, answer)
+    assert not net.provider.take() and net.endpoint.counters.bad == 1
+    net.send(net.phone, reply(request, b"180 Ringing"))
+    assert starts(net.provider.take()) == [b"SIP/2.0 180"]
+
+
+@pytest.mark.rfc("3261", "18.4")
+def test_a_datagram_that_cannot_be_delivered_ends_what_would_be_repeated_only() -> None:
+    net = Net()
+    net.send(net.provider, net.invite(b"ringing"))
+    net.send(net.phone, reply(parse(net.phone.take()[0]), b"180 Ringing"))
+    net.send(net.provider, net.invite(b"unanswered"))
+    net.provider.take()
+    flow = net.endpoint.listeners[0].flows[PHONE]
+    net.wire.fail(net.endpoint, flow, TransportError("port unreachable"))
+    net.run()
+    (answer,) = net.provider.take()
+    assert answer.startswith(b"SIP/2.0 500") and b"Call-ID: unanswered" in answer
+
+
+@pytest.mark.rfc("5118", "4.5")
+def test_ipv6_has_brackets_in_via_and_record_route_and_none_in_received() -> None:
+    layer = TransportLayer(no_local_address)
+    flow = layer.flow_for(layer.add_listener("tcp", "2001:db8::5", 5060), ("2001:db8::9", 5062))
+    assert flow.via == b"Via: SIP/2.0/TCP [2001:db8::5]:5060;branch=z9hG4bK"
+    assert flow.route == b"<sip:[2001:db8::5]:5060;transport=tcp;lr"
+    message = parse(b"OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/TCP [2001:db8::77];rport;branch=z9hG4bKx\r\n\r\n")
+    layer.receive_via(message, 0, flow)
+    assert b";received=2001:db8::9;rport=5062" in message.lines[0]
+    message = parse(b"OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/TCP [2001:db8::9]:5062;branch=z9hG4bKx\r\n\r\n")
+    layer.receive_via(message, 0, flow)
+    assert b"received" not in message.lines[0]
 
 
 def test_flows_are_bounded() -> None:
