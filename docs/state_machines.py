@@ -40,10 +40,13 @@ MACHINES: tuple[tuple[str, str, Table, tuple[str, ...], tuple[str, ...], dict[in
 )  # fmt: skip
 HEAD = """# The state machines
 
-Drawn from `sipengine/transaction/tables.py` by `python -m docs.state_machines`; `tests/sipengine/transaction/test_tables.py` checks every cell and that this page is up to date.
+Drawn from `sipengine/transaction/tables.py` by `python -m docs.state_machines`.
+`tests/sipengine/transaction/test_tables.py` checks every cell, and that this page is up to date.
 
-An event that has no arrow in a state is absorbed there: nothing is sent, nobody hears of it. Behind the slash: what is done, and the timer that starts. "Timer ends" is D, I, J, K, L or M, whichever runs (H: the sum of all
-waits of G), and 64\\*T1 after a CANCEL counts as timer B. Over a reliable transport D, I, J and K are zero, and A, E and G never fire. "User stays silent": a hook's `drop()`, or a request other than INVITE whose far side never answered.
+An event that has no arrow in a state is absorbed there: nothing is sent, nobody hears of it. Behind the slash: what is
+done, and the timer that starts. "Timer ends" is D, I, J, K, L or M, whichever runs (H: the sum of all waits of G), and
+64\\*T1 after a CANCEL counts as timer B. Over a reliable transport D, I, J and K are zero, and A, E and G never fire.
+"User stays silent": a hook's `drop()`, or a request other than INVITE whose far side never answered.
 """
 
 

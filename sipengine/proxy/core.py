@@ -230,7 +230,7 @@ class ProxyCore:
     def _looped(self, message: Message, loop: int) -> bool:
         """Whether a Via of ours, of any of our listeners, was made for the same decision (RFC 5393 §4.2)."""
         mark = b"%08x" % loop
-        for value in message.get_list(VIA)[1:]:
+        for value in message.get_list(VIA):
             if value.find(mark) >= 0:
                 via = Via.parse(value)
                 if via.branch.endswith(mark) and self.transport.is_own(via.host, via.port):
@@ -272,13 +272,15 @@ class ProxyCore:
         self, message: Message, ruri: bytes, flow: Flow, base: bytes, call_id: bytes, from_tag: bytes, to_tag: bytes,
         now: float,
     ) -> None:
-        if not to_tag or ROUTE not in message.keys:
+        if not to_tag:
             self.counters.stray += 1
             return
         validation.count_hop(message)
         if ruri.find(b";lr") >= 0:
             ruri = route.undo_strict_router(message, ruri, self.transport)
         params = route.take_own_routes(message, flow, self.transport) if ROUTE in message.keys else None
+        if params is None:
+            params = self._without_route(ruri, call_id, from_tag, to_tag)
         if params is None:
             self.counters.stray += 1
             return
@@ -301,10 +303,12 @@ class ProxyCore:
         """A request with To tag: relay it along its route set when the call is ours."""
         server = context.server
         assert server is not None
+        call_id = context._call_id
+        if params is None:
+            params = self._without_route(context._ruri, call_id, context.from_tag, to_tag)
         if params is None:
             self._refuse_stray(server, now)
             return
-        call_id = context._call_id
         try:
             record, direction, recovered = self.within.find(
                 context.message, call_id, context.from_tag, to_tag, params, now
@@ -334,6 +338,15 @@ class ProxyCore:
             context.run_route(self.application)
         else:
             self.relay_within(context, now)
+
+    def _without_route(self, ruri: bytes, call_id: bytes, from_tag: bytes, to_tag: bytes) -> bytes | None:
+        """Parameters of a Route that is not there: a user agent lost ours, but speaks within a call that we know.
+
+        Its Call-ID and both tags are those of a record here, and it does not lead back to us.
+        """
+        if not self.within.knows(call_id, from_tag, to_tag) or self.is_own_uri(ruri):
+            return None
+        return b""
 
     def _refuse_stray(self, server: ServerTransaction, now: float) -> None:
         self.counters.stray += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sipengine.message.fields import CONTENT_LENGTH, FROM, TO, VIA
+from sipengine.message.fields import CANONICAL, CONTENT_LENGTH, FROM, TO, VIA
 from sipengine.message.message import Message
 from sipengine.message.values import params_at, tag_of
 from sipengine.proxy.hooks import Verdict, log
@@ -24,8 +24,11 @@ def forward(context: ResponseContext, status: int, message: Message, now: float)
         return  # RFC 4320 §4.1: nothing but 100 goes before the final answer to a request other than INVITE
     keys, lines = message.keys, message.lines
     if VIA not in keys:
-        context.core.counters.bad += 1
-        return
+        # §8.2.6.2: a response has all Vias of its request; a UAS that copied ours alone has proved by its branch
+        # which request it means, so §16.7 step 3 (a response without a Via is the element's own) is not meant.
+        vias = [line for line in server.head if CANONICAL[line.partition(b":")[0]] is VIA]
+        lines[:0] = vias
+        keys[:0] = [VIA] * len(vias)
     if context.restore_from:
         lines[keys.index(FROM)] = context.from_line  # §8.2.6.2: a response's From is its request's, whatever came back
     if context.restore_to:

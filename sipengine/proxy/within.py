@@ -69,6 +69,14 @@ class WithinDialog:
         # The record is of another leg of the same call through us, or the token tells one direction only.
         return None, direction, recovered
 
+    def knows(self, call_id: bytes, from_tag: bytes, to_tag: bytes) -> bool:
+        """Whether Call-ID and both tags are those of one call here; any callee's tag will do while nobody answered."""
+        for caller, callee in ((from_tag, to_tag), (to_tag, from_tag)):
+            record = self.dialogs.find(call_id, caller)
+            if record is not None and (record.over or not record.answered or callee in record.tags):
+                return True
+        return False
+
     def translate(
         self, message: Message, views: Views, direction: int, call_id: bytes, record: DialogRecord | None
     ) -> tuple[bool, bool]:

@@ -178,7 +178,7 @@ class InviteClient(ClientTransaction):
         user = self.user
         if timer != NONE:
             self._arm(timer, now)
-        if user is not None:
+        if action & PASS and user is not None:
             user.on_response(self, status, message, now)
 
     def cancel(self, now: float, lines: bytes = b"") -> None:
@@ -218,12 +218,12 @@ class NonInviteClient(ClientTransaction):
         step = self.TABLE[self.state][0 if status < 200 else 1 if status < 300 else 2]
         if step is None:
             return
-        self.state, timer, _ = step
+        self.state, timer, action = step
         user = self.user
         if timer != NONE:
             self.wire = b""
             self._arm(timer, now)
-        if user is not None:
+        if action & PASS and user is not None:
             user.on_response(self, status, message, now)
 
     def _next_wait(self) -> float:
