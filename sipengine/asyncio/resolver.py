@@ -7,6 +7,7 @@ it knew while DNS is silent (RFC 8767). Which targets work is not its business: 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -101,7 +102,7 @@ class Resolver:
         transport = wanted.transport or ("tls" if wanted.secure else None)
         try:
             if wanted.port is None and not self._from_hosts(host):
-                found = None
+                found: list[Target] | None = None
                 if wanted.transport is None:
                     if not wanted.secure:  # all at once: one after the other, a dead DNS would cost a timeout each
                         questions = (host, "NAPTR"), (f"_sip._udp.{host}", "SRV"), (f"_sip._tcp.{host}", "SRV")
@@ -118,23 +119,26 @@ class Resolver:
             raise ResolutionError(f"DNS has no address for {host}.")
         return [Target(transport or "udp", (address, wanted.port or scheme_port)) for address in addresses]
 
-    async def _by_naptr(self, host: str, secure: bool) -> list[Target] | None:
-        """Targets of the first service that we speak (RFC 3263 §4.1); None when NAPTR chooses nothing."""
+    async def _by_naptr(self, host: str, secure: bool) -> list[Target]:
+        """Targets of the services that we speak, of the lowest order among them (RFC 3263 §4.1); empty when NAPTR
+        chooses nothing.
+        """
         try:
             records = await self._lookup(host, "NAPTR")
         except DnsSilent:
-            return None  # SRV may be known from before
+            return []  # SRV may be known from before
+        targets: list[Target] = []
+        order = 0
         for record in sorted(records, key=lambda record: (record.order, record.preference)):
             name = self._services.get(record.service.decode("ascii", "replace").upper())
             if name is None or record.flags.upper() != b"S" or (secure and name != "tls"):
                 continue
-            try:
-                found = await self._servers(record.replacement.to_text(omit_final_dot=True).lower(), name)
-            except DnsSilent:
-                continue
-            if found:
-                return found
-        return None
+            if targets and record.order != order:
+                break  # RFC 2915 §2: a higher order is for those whom the lower one does not serve
+            order = record.order
+            with contextlib.suppress(DnsSilent):
+                targets += await self._servers(record.replacement.to_text(omit_final_dot=True).lower(), name) or ()
+        return targets
 
     async def _by_service(self, host: str, transport: str | None, secure: bool) -> list[Target] | None:
         """SRV targets in order, None when there is no SRV; ResolutionError when there is and it leads nowhere."""
