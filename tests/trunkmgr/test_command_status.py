@@ -81,9 +81,15 @@ class TestProvider:
         run("provider", "set", "RheinTel", "--address", "192.0.2.2")
         assert json.loads(run("provider", "list", "--json")) == [{
             "name": "RheinTel", "domain": "sip.example", "proxy": "sip:192.0.2.1", "addresses": ["192.0.2.2"],
-            "accounts": 0,
+            "size_rule": "rfc", "accounts": 0,
         }]
         assert "RheinTel" in run("provider", "list")
+        run("provider", "set", "RheinTel", "--size-rule", "udp-only")
+        run("provider", "set", "RheinTel", "--proxy", "sip:192.0.2.1")
+        assert Provider.objects.get().size_rule == "udp-only", "what is not given stays"
+        assert "udp-only" in run("provider", "list")
+        with pytest.raises(CommandError, match="udp-only"):
+            run("provider", "set", "RheinTel", "--size-rule", "tcp")
         run("provider", "remove", "RheinTel")
         assert not Provider.objects.exists()
 

@@ -17,7 +17,8 @@ from trunkmgr.services import domains, providers
 
 @admin.register(Provider)
 class ProviderAdmin(ServiceAdmin):
-    list_display = ("name", "domain", "proxy", "account_count")
+    list_display = ("name", "domain", "proxy", "size_rule", "account_count")
+    list_filter = ("size_rule",)
     search_fields = ("name", "domain", "proxy")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Provider]:

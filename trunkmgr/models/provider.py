@@ -10,6 +10,12 @@ from trunkmgr.models import validators
 class Provider(models.Model):
     """A company that accounts register at."""
 
+    class SizeRule(models.TextChoices):
+        """How requests travel that are too long for one datagram (RFC 3261 §18.1.1)."""
+
+        RFC = "rfc", "over TCP, over UDP where TCP fails"
+        UDP_ONLY = "udp-only", "over UDP, whatever their length"
+
     name = models.CharField(max_length=64, unique=True)
     domain = models.CharField(
         max_length=255, validators=[validators.sip_domain], help_text="SIP domain, for example sip.rheintel.example.",
@@ -21,6 +27,10 @@ class Provider(models.Model):
     addresses = models.TextField(
         default="", blank=True, validators=[validators.networks],
         help_text="Addresses or networks that may call us, one a line: 192.0.2.10 or 198.51.100.0/24.",
+    )
+    size_rule = models.CharField(
+        "long requests", max_length=8, choices=SizeRule.choices, default=SizeRule.RFC,
+        help_text="How requests of more than 1,300 bytes go to this provider. Many providers take UDP only.",
     )
 
     class Meta:

@@ -11,6 +11,7 @@ from typing import Any
 
 from sipengine.exceptions import Reject
 from sipengine.transport.flow import Flow
+from sipengine.transport.peers import PeerBook
 from trunkmgr.sip.snapshot import Peers, Snapshot, numeric
 
 NOBODY = 0
@@ -21,8 +22,8 @@ PBX = 2
 CACHE_LIMIT = 4096
 
 
-class Admission:
-    """Source address → PROVIDER, PBX, both, or NOBODY."""
+class Admission(PeerBook):
+    """Source address → PROVIDER, PBX, both, or NOBODY; and what else the engine asks about addresses."""
 
     def __init__(self) -> None:
         self.snapshot = Snapshot()
@@ -32,6 +33,7 @@ class Admission:
         self._registrars: dict[str, str] = {}
         self._kinds: dict[str, int] = {}
         self._by_address: dict[str, int] | None = None
+        self._udp_only: Peers | None = None
 
     def swap(self, snapshot: Snapshot) -> None:
         """Take the next picture."""
@@ -74,6 +76,30 @@ class Admission:
             self._kinds[address] = kind
         return kind
 
+    def udp_only(self, host: str) -> bool:
+        if self._udp_only is None:
+            self._udp_only = self.snapshot.udp_only_peers()
+        return self._holds(self._udp_only, host)
+
+    def same_peer(self, asked: str, answered: str) -> bool:
+        """Whether both belong to one provider or one PBX, by what is configured or by one name that leads to both."""
+        sets = [*self.snapshot.providers.values(), *(pbx.peers for pbx in self.snapshot.domains.values())]
+        sets += [Peers(frozenset({host})) for host in self._providers.hosts | self._pbxs.hosts]
+        return any(self._holds(peers, asked) and self._holds(peers, answered) for peers in sets)
+
+    def _holds(self, peers: Peers, address: str) -> bool:
+        ip = numeric(address)
+        if any(ip in network for network in peers.networks if ip is not None):
+            return True
+        for host in peers.hosts:
+            spelled = numeric(host)
+            if spelled is not None:
+                if spelled == ip:
+                    return True
+            elif any(address in addresses for addresses in self._resolved.get(host, {}).values()):
+                return True
+        return False
+
     def _look(self, address: str) -> int:
         if self._by_address is None:
             self._by_address = self._addresses()
@@ -98,6 +124,7 @@ class Admission:
     def _forget(self) -> None:
         self._kinds.clear()
         self._by_address = None
+        self._udp_only = None
 
 
 class PeerMiddleware:

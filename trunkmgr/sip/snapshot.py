@@ -50,6 +50,8 @@ class Peers:
 
     hosts: frozenset[str] = frozenset()
     networks: tuple[Network, ...] = ()
+    udp_only: bool = False
+    """A provider's `size_rule`: long requests to it stay on UDP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,12 @@ class Snapshot:
         hosts = {trunk.registrar for trunk in self.trunks.values()}
         return _union(self.providers.values(), hosts)
 
+    def udp_only_peers(self) -> Peers:
+        """Who gets long requests over UDP: providers that say so, and the hosts their accounts register at."""
+        rules = {pk for pk, peers in self.providers.items() if peers.udp_only}
+        hosts = {trunk.registrar for trunk in self.trunks.values() if trunk.provider_id in rules}
+        return _union((self.providers[pk] for pk in rules), hosts)
+
     def pbx_peers(self) -> Peers:
         return _union((pbx.peers for pbx in self.domains.values()), set())
 
@@ -135,7 +143,8 @@ def pbx_of(row: Domain) -> Pbx:
 
 
 def provider_of(row: Provider) -> Peers:
-    return peers_of(row.addresses, (row.domain, row.proxy))
+    peers = peers_of(row.addresses, (row.domain, row.proxy))
+    return replace(peers, udp_only=row.size_rule == Provider.SizeRule.UDP_ONLY)
 
 
 def peers_of(addresses: str, uris: Iterable[str]) -> Peers:

@@ -78,6 +78,7 @@ class SipWorker(Worker):
             ),
             application=AsgiApplication(self.middleware, self.steps.step),
             admission=self.admission.admits, entropy=os.urandom, local_address=local_address,
+            peers=self.admission,
         )
         self.server = SipServer(
             self.endpoint, list(env.sip_listen), self._on_events, resolver=Resolver(env.hosts, env.nameservers)
@@ -314,7 +315,7 @@ class SipWorker(Worker):
             await asyncio.sleep(HEARTBEAT)
             self.clock.compare()
             async with self._database():
-                if not await self.database.run(nodes.heartbeat, self.node):
+                if not await self.database.run(nodes.heartbeat, self.node, None, self.load()):
                     log.critical("Another SIP worker has taken the name %s; this one stops.", self.env.node)
                     self.stopping.set()
 
@@ -354,6 +355,14 @@ class SipWorker(Worker):
 
         return learn
 
+    def load(self) -> dict[str, float]:
+        """How the worker stands with overload: what is refused of new calls, and the least wait of what it reads."""
+        overload = self.endpoint.overload
+        return {
+            "share": round(overload.share, 3), "wait": round(overload.wait, 4), "times": overload.times,
+            "refused": self.endpoint.counters.overload + self.steps.refused,
+        }
+
     def dump(self) -> dict[str, Any]:
         """What the worker is doing, for the order `dump` and for /healthz."""
         return {
@@ -362,6 +371,7 @@ class SipWorker(Worker):
             "registrations": len(self.endpoint.registrations),
             "accounts": self.accounts,
             "calls": sum(self.bridge.going_on.values()),
+            "load": self.load(),
             "hooks_pending": self.steps.pending,
             "dropped": self.bridge.dropped,
             "refused": dict(routing.refusals.counts),

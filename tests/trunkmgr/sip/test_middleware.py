@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -50,6 +51,33 @@ def test_names_admit_what_the_resolver_says_and_no_longer(admission: Admission) 
     admission.resolved("sip.example", "SRV", frozenset({"203.0.113.2"}))
     assert (admission.kind("203.0.113.1"), admission.kind("203.0.113.2")) == (NOBODY, PROVIDER)
     assert admission.kind("203.0.113.3") == PROVIDER, "the answer to the other question stays"
+
+
+def test_a_provider_that_is_udp_only_is_so_at_all_its_addresses() -> None:
+    admission = Admission()
+    plain = picture("sip:registrar.example")
+    udp_only = replace(plain.providers[1], udp_only=True)
+    trunk = replace(plain.trunks["a"], provider_id=1)
+    admission.swap(plain.patched(trunks={"a": trunk}))
+    assert not admission.udp_only("198.51.100.7")
+    admission.swap(plain.patched(trunks={"a": trunk}, providers={1: udp_only}))
+    assert admission.udp_only("198.51.100.7") and admission.udp_only("2001:db8::5")
+    assert not admission.udp_only("192.0.2.20"), "the PBX"
+    assert not admission.udp_only("203.0.113.1")
+    admission.resolved("registrar.example", "A", frozenset({"203.0.113.1"}))
+    assert admission.udp_only("203.0.113.1"), "where its accounts register"
+    admission.swap(plain.patched(trunks={"a": trunk}))
+    assert not admission.udp_only("198.51.100.7"), "the provider changed its mind"
+
+
+def test_two_addresses_are_one_peer_by_configuration_or_by_a_name_that_leads_to_both(admission: Admission) -> None:
+    assert admission.same_peer("198.51.100.7", "198.51.100.8") and admission.same_peer("198.51.100.7", "2001:db8::5")
+    assert admission.same_peer("192.0.2.20", "192.0.2.65")
+    assert not admission.same_peer("198.51.100.7", "192.0.2.20"), "a provider does not answer for the PBX"
+    assert not admission.same_peer("203.0.113.1", "203.0.113.2")
+    admission.resolved("sip.example", "SRV", frozenset({"203.0.113.1", "203.0.113.2"}))
+    assert admission.same_peer("203.0.113.1", "203.0.113.2")
+    assert not admission.same_peer("203.0.113.1", "203.0.113.3")
 
 
 def test_the_address_that_an_account_registers_at_may_call(admission: Admission) -> None:

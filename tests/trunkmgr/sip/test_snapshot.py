@@ -46,6 +46,8 @@ def test_rows_become_engine_values() -> None:
     assert provider_of(provider) == Peers(
         frozenset({"sip.example", "192.0.2.1", "192.0.2.9"}), (ipaddress.ip_network("198.51.100.0/24"),),
     )
+    provider.size_rule = "udp-only"
+    assert provider_of(provider).udp_only
     assert pbx_of(Domain(l_domain="pbx.example", next_hop="sip:192.0.2.20:5080")) == Pbx(
         b"sip:192.0.2.20:5080", Peers(frozenset({"192.0.2.20"})),
     )

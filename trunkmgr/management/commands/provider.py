@@ -29,6 +29,10 @@ class Command(OperatorCommand):
             "--address", action="append", metavar="ADDRESS",
             help="address or network that may call us (repeatable; replaces those before; '' for none)",
         )
+        setting.add_argument(
+            "--size-rule", choices=Provider.SizeRule.values,
+            help="requests of more than 1,300 bytes: over TCP and back to UDP where TCP fails (rfc), or always UDP",
+        )
         listing = self.verb(verbs, "list", self.list, "show all providers", "manage.py provider list --json")
         listing.add_argument("--json", action="store_true", help="write JSON")
         removing = self.verb(
@@ -49,6 +53,7 @@ class Command(OperatorCommand):
             provider.proxy = options["proxy"]
         if options["address"] is not None:
             provider.addresses = "\n".join(filter(None, options["address"]))
+        provider.size_rule = options["size_rule"] or provider.size_rule
         providers.save(provider, operator())
         self.stdout.write(f"{provider.name} is set: {provider.domain}.")
 
@@ -58,14 +63,17 @@ class Command(OperatorCommand):
             self.json([
                 {
                     "name": row.name, "domain": row.domain, "proxy": row.proxy, "addresses": row.addresses.split(),
-                    "accounts": row.count,
+                    "size_rule": row.size_rule, "accounts": row.count,
                 }
                 for row in rows
             ])
             return
         self.table(
-            ("Provider", "Domain", "Proxy", "May call from", "Accounts"),
-            ((row.name, row.domain, row.proxy, ", ".join(row.addresses.split()), row.count) for row in rows),
+            ("Provider", "Domain", "Proxy", "May call from", "Size rule", "Accounts"),
+            (
+                (row.name, row.domain, row.proxy, ", ".join(row.addresses.split()), row.size_rule, row.count)
+                for row in rows
+            ),
             empty="No providers yet. Add one with: manage.py provider set NAME --domain DOMAIN",
         )
 
