@@ -141,21 +141,24 @@ class Resolver:
         return targets
 
     async def _by_service(self, host: str, transport: str | None, secure: bool) -> list[Target] | None:
-        """SRV targets in order, None when there is no SRV; ResolutionError when there is and it leads nowhere."""
+        """SRV targets in order, those over UDP first where the transport is open; None when there is no SRV.
+
+        ResolutionError when there is and it leads nowhere.
+        """
         scheme = "_sips" if secure else "_sip"
         denied = False
+        targets: list[Target] = []
         for name in (transport,) if transport else ("udp", "tcp"):
             service = f"{'_sips' if name == 'tls' else scheme}._{'tcp' if name == 'tls' else name}.{host}"
             try:
                 found = await self._servers(service, name)
             except DnsSilent:
                 continue  # the address may still be known, from the hosts file or a stale answer
-            if found:
-                return found
+            targets += found or ()
             denied = denied or found is not None
-        if denied:  # RFC 3263 §4.2: no way out to the name's own address
+        if denied and not targets:  # RFC 3263 §4.2: no way out to the name's own address
             raise ResolutionError(f"DNS says that {host} offers no SIP service that has an address.")
-        return None
+        return targets or None
 
     async def _servers(self, service: str, transport: str) -> list[Target] | None:
         """Targets of one SRV name in order; empty when it denies the service or no server has an address."""
@@ -304,7 +307,7 @@ class Resolver:
 def _server(text: str, port: int) -> tuple[str, int]:
     """``192.0.2.53``, ``192.0.2.53:5353`` or ``[2001:db8::53]:5353`` → address and port."""
     host, colon, number = text.rpartition(":")
-    if colon and (host.startswith("[") or ":" not in host):
+    if colon and (host.endswith("]") or ":" not in host):
         return host.strip("[]"), int(number)
     return text.strip("[]"), port
 
