@@ -1,6 +1,6 @@
 """A proxy for scenarios of others: the shipped engine with a routing of one line, as a process of its own.
 
-usage: python relay.py LISTEN TARGETS      LISTEN: udp:127.0.0.1:5060; TARGETS: host:port, `,` forks, `>` hunts on
+usage: python relay.py LISTEN TARGETS      LISTEN: 127.0.0.1:5060 (UDP and TCP); TARGETS: host:port, `,` forks, `>` hunts on
 
 Relays every new request to the targets, hides nothing, stays in the path.  SIGTERM ends it and prints what is left.
 """
@@ -48,7 +48,7 @@ async def run(listen: str, targets: str) -> None:
     endpoint = Endpoint(
         Configuration(), application=Relay(targets), admission=lambda flow: True, entropy=os.urandom
     )
-    server = SipServer(endpoint, [listen], endpoint.events.clear)
+    server = SipServer(endpoint, [f"udp:{listen}", f"tcp:{listen}"], endpoint.events.clear)
     await server.start()
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
