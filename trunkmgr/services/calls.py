@@ -13,7 +13,7 @@ from trunkmgr.models import Call
 from trunkmgr.services.text import fit
 
 #: Rows a transaction: under 50 ms, and a commit costs as much as twenty rows.
-CHUNK = 250
+CHUNK = 500
 
 _COLUMNS = (
     "call_id", "l_uuid", "direction", "caller", "callee", "anonymous", "started_time", "answered_time", "ended_time",
