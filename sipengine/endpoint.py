@@ -185,7 +185,7 @@ class Endpoint:
             data = data.lstrip(b"\r\n\0")
             if not data:
                 return  # a keep-alive
-        response = data[:4].upper() == b"SIP/"
+        response = data[:8] == b"SIP/2.0 " or data[:4].upper() == b"SIP/"
         if not response and not self._admission(flow):
             counters.denied += 1
             return

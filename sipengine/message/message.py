@@ -30,6 +30,7 @@ MAX_LINE = 8192
 MAX_LINES = 256
 MAX_VIAS = 70
 MAX_ROUTES = 64
+_BREAKS = (b"\r", b"\n")
 MAX_PARAMETERS = 1000
 """Over all header lines: what is taken apart anywhere stays small."""
 _ROOMY = 2 * MAX_PARAMETERS
@@ -183,9 +184,9 @@ def parse(data: bytes, stream: bool = False) -> Message:
     head, end, body = data.partition(b"\r\n\r\n")
     if not end:
         head, body = _tolerate(data)
-    lines = head.split(b"\r\n")
+    lines = head.splitlines()
     count = len(lines)
-    if head.count(b"\n") != count - 1 or head.count(b"\r") != count - 1:
+    if head.count(b"\r\n") != count - 1 or head[-1:] in _BREAKS:  # somewhere a CR or LF stands alone
         lines = head.replace(b"\r\n", b"\n").split(b"\n")
         count = len(lines)
         if head.count(b"\r") != head.count(b"\r\n"):
@@ -198,16 +199,15 @@ def parse(data: bytes, stream: bool = False) -> Message:
     start = lines.pop(0)
     if not start:
         raise ParseError("the start line is empty")
-    names = CANONICAL
-    try:
-        keys = [names[line.partition(b":")[0]] for line in lines]
-    except ContinuationLine:
-        lines = folded(lines)
-        keys = [names[line.partition(b":")[0]] for line in lines]
+    known = CANONICAL.get
+    keys = [known(line.partition(b":")[0], b"") for line in lines]
+    if not all(keys):  # a spelling that comes for the first time, or a folded line
+        lines, keys = _named(lines)
     if roomy or count > MAX_ROUTES:
         _check_counts(keys, lines)
-    if CONTENT_LENGTH in keys:
-        value = lines[keys.index(CONTENT_LENGTH)].partition(b":")[2].strip()
+    last = bool(keys) and keys[-1] is CONTENT_LENGTH  # where it mostly stands: no search then
+    if last or CONTENT_LENGTH in keys:
+        value = lines[-1 if last else keys.index(CONTENT_LENGTH)].partition(b":")[2].strip()
         if not value.isdigit() or len(value) > 10:
             raise ParseError("Content-Length is no number")
         length = int(value)
@@ -220,6 +220,16 @@ def parse(data: bytes, stream: bool = False) -> Message:
     elif body and not body.strip(b"\0\r\n"):
         body = b""  # padding behind a message without a body
     return Message(start, lines, keys, body)
+
+
+def _named(lines: list[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """Lines with folded ones joined, and the canonical name of each."""
+    names = CANONICAL
+    try:
+        return lines, [names[line.partition(b":")[0]] for line in lines]
+    except ContinuationLine:
+        lines = folded(lines)
+        return lines, [names[line.partition(b":")[0]] for line in lines]
 
 
 def _tolerate(data: bytes) -> tuple[bytes, bytes]:
