@@ -13,13 +13,13 @@ from trunkmgr.models import Node
 
 
 def report() -> dict[str, Any]:
-    """Return `{"ok", "database", "workers": {name: seconds since the last beat}, "threads": {name: alive}}`."""
+    """Return `{"ok", "database", "workers": {name: seconds since the last beat}, "load", "threads": {name: alive}}`."""
     threads = {part.name: part.alive for part in processes.PARTS}
     now = timezone.now()
     try:
         nodes = list(Node.objects.filter(stopped_time=None))
     except DatabaseError as error:
-        return {"ok": False, "database": " ".join(str(error).split()), "workers": {}, "threads": threads}
+        return {"ok": False, "database": " ".join(str(error).split()), "workers": {}, "load": {}, "threads": threads}
     return {
         "ok": any(selectors.is_live(node) for node in nodes) and all(threads.values()),
         "database": "ok",
@@ -27,6 +27,7 @@ def report() -> dict[str, Any]:
             node.name: round((now - node.heartbeat_time).total_seconds(), 1) if node.heartbeat_time else None
             for node in nodes
         },
+        "load": {node.name: node.load for node in nodes},
         "threads": threads,
     }
 

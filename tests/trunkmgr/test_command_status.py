@@ -145,6 +145,14 @@ class TestStatus:
         thread.join()
         assert "unreadable" in said and "12,345" in said and said.split()[-8:][3] == "7"
 
+    @pytest.mark.parametrize(("share", "said"), [(0.45, "refuses 45% of new calls"), (0, "refused 1,234 requests")])
+    def test_overload_is_told(self, monkeypatch: pytest.MonkeyPatch, share: float, said: str) -> None:
+        load = {"share": share, "wait": 0.3, "times": 1, "refused": 1234}
+        monkeypatch.setattr(status, "_dumps", lambda: {"sip1": {"load": load}})
+        Node.objects.create(name="sip1", host="here", heartbeat_time=timezone.now())
+        assert said in run("status")
+        assert json.loads(run("status", "--json"))["nodes"][0]["load"] == load
+
     def test_a_worker_that_hangs_holds_nothing_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(status, "DUMP_TIMEOUT", 0.05)
         Node.objects.create(name="sip1", host="here", heartbeat_time=timezone.now())

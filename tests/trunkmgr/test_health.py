@@ -34,6 +34,12 @@ def test_well_while_a_worker_beats_and_threads_live(client: Client, monkeypatch:
     assert client.get("/healthz").status_code == 503
 
 
+def test_load_is_shown(client: Client) -> None:
+    node = nodes.start("one")
+    assert nodes.heartbeat(node, load={"share": 0.4, "refused": 7})
+    assert client.get("/healthz").json()["load"] == {"one": {"share": 0.4, "refused": 7}}
+
+
 def test_a_silent_worker(client: Client) -> None:
     nodes.start("one")
     Node.objects.update(heartbeat_time=timezone.now() - timedelta(seconds=60))

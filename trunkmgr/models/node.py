@@ -17,6 +17,10 @@ class Node(models.Model):
     stopped_time = models.DateTimeField(null=True, help_text="Set by an orderly stop.")
     listen = models.JSONField(default=list, help_text='Bound sockets: ["udp:0.0.0.0:5060", …].')
 
+    load = models.JSONField(
+        default=dict, blank=True, help_text="Overload as of the last heartbeat: share refused, wait, times, refused."
+    )
+
     class Meta:
         ordering = ["name"]
 

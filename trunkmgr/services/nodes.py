@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from django.db import IntegrityError, transaction
@@ -74,11 +74,15 @@ def _runs(pid: int) -> bool:
     return True
 
 
-def heartbeat(node: Node, listen: Sequence[str] | None = None) -> bool:
-    """Say that the worker lives; False when another instance has taken the name, and this one must stop."""
+def heartbeat(
+    node: Node, listen: Sequence[str] | None = None, load: Mapping[str, float] | None = None
+) -> bool:
+    """Say that the worker lives, and how loaded it is; False when another instance has taken the name, and this one must stop."""
     values: dict[str, object] = {"heartbeat_time": timezone.now()}
     if listen is not None:
         values["listen"] = list(listen)
+    if load is not None:
+        values["load"] = dict(load)
     return bool(Node.objects.filter(pk=node.pk, instance=node.instance).update(**values))
 
 

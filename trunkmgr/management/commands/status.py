@@ -47,6 +47,7 @@ class Command(OperatorCommand):
                         "name": node.name, "host": node.host, "listen": node.listen, "live": selectors.is_live(node),
                         "heartbeat_time": node.heartbeat_time, "stopped_time": node.stopped_time,
                         "counters": dumps.get(node.name, {}).get("counters"),
+                        "load": dumps.get(node.name, {}).get("load"),
                     }
                     for node in nodes
                 ],
@@ -79,6 +80,15 @@ class Command(OperatorCommand):
             ((node.name, node.host, _state(node, now), _ago(node, now), ", ".join(node.listen)) for node in nodes),
             empty="No SIP worker has run yet. Start it with: make run (or manage.py runsip)",
         )
+        for name, dump in dumps.items():
+            load = dump.get("load", {})
+            if load.get("share"):
+                self.stdout.write(
+                    f"The worker {name} is overloaded and refuses {load['share']:.0%} of new calls; calls that are up "
+                    "go on. Give it more CPU, or spread the trunks over more workers."
+                )
+            elif load.get("refused"):
+                self.stdout.write(f"The worker {name} refused {load['refused']:,} requests under load since its start.")
         if dumps:
             self.stdout.write("")
             self.table(
