@@ -144,7 +144,8 @@ def _send_ack(
     if isinstance(targets, ResolutionError):
         core.counters.transport_errors += 1
         return
-    target = targets[0]
+    # The INVITE went past a server that rests; nothing would tell us that its ACK did not arrive.
+    target = core.locator.rests.order(targets, now, new=False)[0]
     try:
         listener = core.transport.listener_for(
             target.transport, target.address[0], flow.listener, target.address[1]

@@ -65,6 +65,8 @@ class Rests:
         A `new` request does not go to a target that asked for silence, so nothing may be left; what belongs to a call
         or an operator's order goes on.
         """
+        if not self.resting:
+            return list(targets)
         free: list[Target] = []
         late: list[tuple[float, int, Target]] = []
         resting: list[Rest] = []

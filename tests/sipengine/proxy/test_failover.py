@@ -9,7 +9,7 @@ import pytest
 from sipengine.events import Target
 from sipengine.message import Message, parse
 from sipengine.testing import Station
-from tests.sipengine.net import PHONE, PHONE2, PROXY, Net, assert_nothing_left, reply, starts
+from tests.sipengine.net import PHONE, PHONE2, PROXY, Established, Net, assert_nothing_left, reply, starts
 
 A, B = Target("udp", PHONE), Target("udp", PHONE2)
 RINGING, OK, BUSY = b"180 Ringing", b"200 OK", b"503 Service Unavailable"
@@ -66,6 +66,7 @@ def test_the_next_address_gets_the_same_request_with_a_new_branch() -> None:
     assert starts(net.provider.take()) == [b"SIP/2.0 100", b"SIP/2.0 200"]
 
 
+@pytest.mark.checklist("F4")
 @pytest.mark.rfc("3263", "4.3")
 def test_an_address_without_any_answer_is_left_after_the_try_timer() -> None:
     net = Pair()
@@ -79,6 +80,7 @@ def test_an_address_without_any_answer_is_left_after_the_try_timer() -> None:
     assert 3 <= repeated <= 5 and not net.phone.take(), "an abandoned INVITE is not sent again"
 
 
+@pytest.mark.checklist("F4")
 @pytest.mark.rfc("3263", "4.3")
 def test_a_provisional_answer_stops_the_try_timer() -> None:
     for status in (b"100 Trying", RINGING):
@@ -101,6 +103,7 @@ def test_the_only_address_has_the_whole_of_timer_b() -> None:
     assert starts(net.provider.take())[0] == b"SIP/2.0 408"
 
 
+@pytest.mark.checklist("F4")
 @pytest.mark.rfc("3261", "9.1")
 def test_a_late_ringing_of_an_abandoned_address_is_cancelled() -> None:
     net = Pair()
@@ -122,6 +125,7 @@ def test_a_late_ringing_of_an_abandoned_address_is_cancelled() -> None:
     assert b"tag=late" not in b"".join(answers)
 
 
+@pytest.mark.checklist("F4")
 @pytest.mark.rfc("3261", "13.2.2.4")
 @pytest.mark.parametrize("answered", [False, True])
 def test_a_late_2xx_of_an_abandoned_address_is_acknowledged_and_hung_up(answered: bool) -> None:
@@ -185,6 +189,7 @@ def test_a_cancel_reaches_the_address_that_rings_and_no_other_is_tried() -> None
     assert starts(net.provider.take())[-1] == b"SIP/2.0 487"
 
 
+@pytest.mark.checklist("F5")
 @pytest.mark.rfc("3263", "4.3")
 def test_a_failed_address_rests_while_another_serves() -> None:
     net = Pair()
@@ -199,6 +204,7 @@ def test_a_failed_address_rests_while_another_serves() -> None:
     assert not net.phone.take() and served == [b"call1", b"call2", b"call3"]
 
 
+@pytest.mark.checklist("F5")
 @pytest.mark.rfc("3261", "21.5.4")
 def test_a_rested_address_is_probed_and_back_after_any_answer() -> None:
     net = Pair()
@@ -217,6 +223,7 @@ def test_a_rested_address_is_probed_and_back_after_any_answer() -> None:
     assert len(net.take(net.phone, b"INVITE")) == 1
 
 
+@pytest.mark.checklist("F5")
 def test_rests_double_up_to_two_minutes_while_probes_fail() -> None:
     net = Pair()
     probes: list[float] = []
@@ -231,6 +238,7 @@ def test_rests_double_up_to_two_minutes_while_probes_fail() -> None:
     assert gaps[:3] == [92, 152, 152]
 
 
+@pytest.mark.checklist("F5")
 def test_a_probe_is_sent_only_where_calls_were_kept_away() -> None:
     net = Pair()
     net.serve()
@@ -243,6 +251,7 @@ def test_a_probe_is_sent_only_where_calls_were_kept_away() -> None:
     assert len(net.take(net.phone, b"INVITE")) == 1, "the next request is the probe"
 
 
+@pytest.mark.checklist("F5")
 def test_the_only_address_is_never_left_out() -> None:
     net = Pair()
     net.wire.hosts["pbx.example"] = [A]
@@ -341,6 +350,7 @@ def test_a_refused_connection_tries_the_next_address_at_once() -> None:
     assert ("tcp", ("192.0.2.77", 5060)) in net.endpoint.rests.resting
 
 
+@pytest.mark.checklist("F5")
 def test_calls_and_registrations_share_what_rests() -> None:
     net = Pair()
     net.call(1)
@@ -348,3 +358,18 @@ def test_calls_and_registrations_share_what_rests() -> None:
     rests = net.endpoint.registrations.requests.agent.rests
     assert rests is net.endpoint.rests
     assert rests.order([A, B], net.wire.now, new=True) == [B, A]
+
+
+@pytest.mark.checklist("F5")
+def test_an_ack_goes_past_a_server_that_rests() -> None:
+    net = Pair()
+    net.wire.hosts["pbx.example"] = [B]
+    net.call(1)
+    [invite] = net.take(net.second, b"INVITE")
+    net.send(net.second, reply(invite, OK, b"p2", b"Contact: <sip:phone@pbx.example>"))
+    answer = parse(net.provider.take()[-1])
+    net.wire.hosts["pbx.example"] = [A, B]
+    net.endpoint.rests.failed("udp", PHONE, net.wire.now)
+    call = Established(net, invite, answer, b"p2")
+    net.send(net.provider, call.from_caller(b"ACK", 1).replace(b"sip:phone@192.0.2.9:5060", b"sip:phone@pbx.example"))
+    assert starts(net.second.take()) == [b"ACK"] and not net.phone.take()
