@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Extra words for pytest, for example: make test ARGS="tests/trunkmgr -x"
 ARGS ?=
+FUZZ ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test lint rfc bench lock
+.PHONY: help venv run demo test lint rfc bench lock fuzz
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +31,9 @@ lint: $(VENV)/.ready-dev  ## Run ruff, mypy and the import contracts
 
 rfc: $(VENV)/.ready-dev  ## Write docs/rfc.md: which test pins which rule
 	@exec $(BIN)/python -m tests.rfc_index
+
+fuzz: $(VENV)/.ready-dev  ## Fuzz each parser for FUZZ seconds (default 10) from the kept corpus
+	@exec $(BIN)/python -m tests.fuzz $(FUZZ)
 
 bench: $(VENV)/.ready  ## Measure against Kamailio, interleaved
 	@cd bench && exec ./bench.py compare --adapter ./sut_trunkmgr.sh

@@ -14,6 +14,7 @@ from sipengine.message.uri import SipUri, split_host_port
 MAX_CSEQ = 2**31 - 1
 QUOTED = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 """A quoted string; possessive, so that no text makes it try twice."""
+_FIRST = re.compile(rb'(?:[^",]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 
 
 def split_list(value: bytes) -> list[bytes]:
@@ -44,6 +45,15 @@ def split_list(value: bytes) -> list[bytes]:
         i += 1
     parts.append(value[begin:].strip())
     return parts
+
+
+def first_value(line: bytes) -> bytes:
+    """What stands before the first comma that is not quoted; ParseError where a quote is not closed."""
+    match = _FIRST.match(line)
+    first = match[0] if match is not None else b""
+    if line[len(first) : len(first) + 1] == b'"':
+        raise ParseError("a quoted string has no end")
+    return first
 
 
 def split_params(text: bytes) -> list[tuple[bytes, bytes | None]]:

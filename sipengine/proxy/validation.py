@@ -162,7 +162,7 @@ def salvage(data: bytes) -> Message | None:
         if key in COPIED and (key is VIA or key not in message.keys):
             message.lines.append(line)
             message.keys.append(key)
-    if VIA not in message.keys or CSEQ not in message.keys or b"\0" in head:
+    if VIA not in message.keys or CSEQ not in message.keys or b"\0" in head or b"\r" in head:
         return None
     if value_of(message.line(CSEQ)).upper().endswith(b"ACK") or not split_list(value_of(message.line(VIA)))[0]:
         return None

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from ipaddress import ip_address
 
 from sipengine.exceptions import LocalProtocolError, ParseError, TransportError
-from sipengine.message.fields import CACHE_LIMIT
+from sipengine.message.fields import CACHE_KEY, CACHE_LIMIT
 from sipengine.message.message import Message, value_of
 from sipengine.message.uri import split_host_port
-from sipengine.message.values import Via, split_list, split_params
+from sipengine.message.values import Via, first_value, split_list, split_params
 from sipengine.transport.flow import Address, Flow, Listener
 
 LocalAddress = Callable[[str, str], str]
@@ -165,6 +165,9 @@ class TransportLayer:
         """
         line = message.lines[position]
         first, comma, more = line.partition(b",")
+        if b'"' in first:
+            first = first_value(line)
+            comma, more = line[len(first) : len(first) + 1], line[len(first) + 1 :]
         sent, _, rest = first.partition(b";")
         peer = self._peers.get(sent)
         if peer is None:
@@ -200,7 +203,7 @@ class TransportLayer:
         port = via.port or (5061 if via.transport == b"TLS" else 5060)
         host = via.host.strip(b"[]").decode("ascii", "replace")
         peer = (b"%b:%d" % (via.host.lower(), port), host, port)
-        if len(self._peers) < CACHE_LIMIT:
+        if len(self._peers) < CACHE_LIMIT and len(sent) <= CACHE_KEY:
             self._peers[sent] = peer
         return peer
 

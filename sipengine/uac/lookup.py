@@ -62,18 +62,17 @@ class AccountTable:
         return len(self._by_uuid)
 
     def __contains__(self, l_uuid: str) -> bool:
-        return l_uuid.encode() in self._by_uuid
+        return unescape_user(l_uuid.encode()) in self._by_uuid
 
     def get(self, l_uuid: str) -> AccountRow | None:
-        return self._by_uuid.get(l_uuid.encode())
+        return self._by_uuid.get(unescape_user(l_uuid.encode()))
 
     def uac_reg_lookup(self, user: bytes, line: bytes = b"") -> AccountRow | None:
         """Find the account whose Contact a provider called: `user` and `line` parameter of the R-URI.
 
         `line` decides where it is ours; then the user as `l_uuid`; then as `contact_user`, if only one account has it.
         """
-        if b"%" in user:
-            user = unquote_to_bytes(user)
+        user = unescape_user(user)
         if line and (row := self._by_uuid.get(unescape_user(line))) is not None:
             return row
         if (row := self._by_uuid.get(user)) is not None:
@@ -112,13 +111,13 @@ class AccountTable:
 
     def _add(self, account: UacAccount) -> None:
         row = _row(account)
-        self._by_uuid[account.l_uuid.encode()] = row
+        self._by_uuid[unescape_user(account.l_uuid.encode())] = row
         if account.contact_user:
             _append(self._by_contact_user, account.contact_user.encode(), row)
         _append(self._by_username, account.l_username.encode(), row)
 
     def _remove(self, l_uuid: str) -> None:
-        row = self._by_uuid.pop(l_uuid.encode(), None)
+        row = self._by_uuid.pop(unescape_user(l_uuid.encode()), None)
         if row is not None:
             _discard(self._by_contact_user, row.account.contact_user.encode(), row)
             _discard(self._by_username, row.account.l_username.encode(), row)

@@ -1,0 +1,67 @@
+"""Fuzz each target for a bounded time and print how much was tried: `python -m tests.fuzz [SECONDS [TARGET …]]`.
+
+New inputs that reach new code are kept in test-results/fuzz/ for the next run; one that fails is left there as
+`<target>-crash-…`.  Move it to tests/fuzz/regressions/<target>/: from then on pytest replays it.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+FOUND = HERE.parents[1] / "test-results" / "fuzz"
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def fuzz(target: str, seconds: int) -> None:
+    """Run in this process; does not return."""
+    import atheris
+
+    with atheris.instrument_imports(include=["sipengine"]):
+        from tests.fuzz.targets import TARGETS
+    found = FOUND / target
+    found.mkdir(parents=True, exist_ok=True)
+    atheris.Setup(
+        [
+            "fuzz", f"-max_total_time={seconds}", "-max_len=4096", "-timeout=5", "-rss_limit_mb=1024",
+            "-print_final_stats=1", f"-dict={HERE / 'sip.dict'}", f"-artifact_prefix={FOUND / target}-", str(found),
+            str(HERE / "corpus" / target),
+        ],
+        TARGETS[target],
+    )
+    atheris.Fuzz()
+
+
+def main(seconds: int, names: list[str]) -> int:
+    """Run each target in a process of its own."""
+    failed = 0
+    total = 0
+    for name in names or sorted(path.name for path in (HERE / "corpus").iterdir()):
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.fuzz", "--in-process", name, str(seconds)],
+            capture_output=True, text=True, errors="replace", timeout=seconds + 120, cwd=HERE.parents[1],
+        )
+        tried = re.search(r"number_of_executed_units:\s*(\d+)", done.stderr)
+        reached = re.findall(r"cov: (\d+)", done.stderr)
+        total += int(tried[1]) if tried else 0
+        say(f"fuzz {name}: {int(tried[1]) if tried else 0:,} inputs, {reached[-1] if reached else 0} edges reached")
+        if done.returncode:
+            failed += 1
+            say(done.stdout[-2000:] + done.stderr[-4000:])
+    say(f"fuzz: {total:,} inputs tried, {failed} targets failed")
+    return min(failed, 1)
+
+
+if __name__ == "__main__":
+    words = sys.argv[1:]
+    if words[:1] == ["--in-process"]:
+        fuzz(words[1], int(words[2]))
+    else:
+        sys.exit(main(int(words[0]) if words else 10, words[1:]))
