@@ -174,13 +174,16 @@ class Sipp:
         users: list[str] | None = None,
         seconds: float = 30,
         talk: float = 0.5,
+        transport: str = "u1",
     ) -> None:
-        self.folder = folder / f"{scenario}-{local[0]}-{local[1]}"
+        """`transport` is SIPp's -t: u1, t1 (one connection for all calls), tn (one each)."""
+        self.folder = folder / f"{scenario}-{local[0].replace(':', '.')}-{local[1]}"
         self.folder.mkdir(parents=True)
-        self._control = free_port(local[0])
+        control = "127.0.0.1" if ":" in local[0] else local[0]
+        self._control = free_port(control)
         argv = [
             program("sipp"),
-            *([f"{target[0]}:{target[1]}"] if target else []),
+            *([f"[{target[0]}]:{target[1]}" if ":" in target[0] else f"{target[0]}:{target[1]}"] if target else []),
             "-sf",
             str(SCENARIOS / f"{scenario}.xml"),
             "-i",
@@ -188,9 +191,9 @@ class Sipp:
             "-p",
             str(local[1]),
             "-t",
-            "u1",
+            transport,
             "-ci",
-            local[0],
+            control,
             "-cp",
             str(self._control),
             "-nostdin",
@@ -216,6 +219,8 @@ class Sipp:
             "-message_file",
             "messages.log",
         ]
+        if transport == "tn":
+            argv += ["-max_socket", "500"]  # more than the limit of open files by default, and then it does not start
         if count is not None:
             argv += ["-m", str(count)]
         for key, value in (keys or {}).items():
@@ -225,7 +230,9 @@ class Sipp:
             argv += ["-inf", "users.csv"]
         self._seconds = seconds
         self._program = Program(argv, log=self.folder / "out.log", cwd=self.folder)
-        eventually(lambda: self._program.code is not None or _bound(local), 5, f"SIPp {scenario} binds its socket")
+        # Over TCP a caller has no socket until its first call.
+        if transport == "u1" or target is None:
+            eventually(lambda: self._program.code is not None or _bound(local), 5, f"SIPp {scenario} binds its socket")
 
     @property
     def messages(self) -> str:
@@ -262,9 +269,11 @@ class Sipp:
 
 
 def _bound(local: tuple[str, int]) -> bool:
-    octets = "".join(f"{int(part):02X}" for part in reversed(local[0].split(".")))
-    wanted = f"{octets}:{local[1]:04X} "
-    return any(wanted in Path(f"/proc/net/{kind}").read_text() for kind in ("udp", "tcp"))
+    packed = socket.inet_pton(socket.AF_INET6 if ":" in local[0] else socket.AF_INET, local[0])
+    words = struct.unpack(f"={len(packed) // 4}I", packed)
+    wanted = "".join(f"{word:08X}" for word in words) + f":{local[1]:04X} "
+    kinds = ("udp6", "tcp6") if ":" in local[0] else ("udp", "tcp")
+    return any(wanted in Path(f"/proc/net/{kind}").read_text() for kind in kinds)
 
 
 @dataclass(frozen=True)

@@ -58,11 +58,9 @@ def program(name: str) -> str:
 
 def free_port(host: str = "127.0.0.1") -> int:
     """Return a port of `host` that is free for UDP and TCP now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for _ in range(50):
-        with (
-            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
-        ):
+        with socket.socket(family, socket.SOCK_STREAM) as tcp, socket.socket(family, socket.SOCK_DGRAM) as udp:
             tcp.bind((host, 0))
             port: int = tcp.getsockname()[1]
             try:

@@ -105,6 +105,7 @@ async def ask(family: int, to: tuple[str, int]) -> bytes:
 
 
 # UDP
+@pytest.mark.checklist("B1")
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_udp_answers(run: Callable[[Main], None], host: str) -> None:
     async def main() -> None:
@@ -116,6 +117,7 @@ def test_udp_answers(run: Callable[[Main], None], host: str) -> None:
     run(main)
 
 
+@pytest.mark.checklist("B19")
 @pytest.mark.rfc("3581", "4")
 def test_wildcard_answers_from_the_address_that_was_asked(run: Callable[[Main], None]) -> None:
     async def main() -> None:
@@ -402,6 +404,7 @@ def test_register_by_name_from_a_wildcard_socket(run: Callable[[Main], None]) ->
     run(main)
 
 
+@pytest.mark.checklist("B10")
 def test_register_over_tcp_keeps_its_connection(run: Callable[[Main], None]) -> None:
     async def main() -> None:
         accepted: list[asyncio.StreamWriter] = []
@@ -437,6 +440,7 @@ def test_register_over_tcp_keeps_its_connection(run: Callable[[Main], None]) -> 
     run(main)
 
 
+@pytest.mark.checklist("B12")
 def test_a_refused_connection_is_told(run: Callable[[Main], None]) -> None:
     async def main() -> None:
         with socket.socket() as unused:

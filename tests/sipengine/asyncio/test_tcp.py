@@ -142,6 +142,7 @@ def test_one_source_has_a_share_of_the_connections(run: Callable[[Main], None]) 
     run(main)
 
 
+@pytest.mark.checklist("B10")
 def test_a_stalled_peer_fills_its_own_queue_and_blocks_nobody(run: Callable[[Main], None]) -> None:
     async def main() -> None:
         limits = TcpLimits(write=200_000)

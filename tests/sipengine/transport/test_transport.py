@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from sipengine.transport.locate import Locator
 from sipengine.transport.peers import PeerBook
 from sipengine.transport.rests import Rests
 from sipengine.transport.stream import PING, StreamFramer
-from tests.sipengine.net import PHONE, PHONE2, PROXY, Net, reply, starts
+from tests.sipengine.net import PHONE, PHONE2, PROXY, Established, Net, reply, starts
 
 TABLES = (
     Path(os.environ.get("SIP_TESTDATA", Path(__file__).resolve().parents[3].parent / "shared" / "testdata"))
@@ -218,6 +219,86 @@ def test_a_datagram_that_cannot_be_delivered_ends_what_would_be_repeated_only() 
     net.run()
     (answer,) = net.provider.take()
     assert answer.startswith(b"SIP/2.0 500") and b"Call-ID: unanswered" in answer
+
+
+@pytest.mark.rfc("6026", "7.3")
+def test_a_response_to_nothing_that_we_sent_is_dropped() -> None:
+    net = Net()
+    net.send(net.provider, net.invite())
+    request = parse(net.phone.take()[0])
+    net.provider.take()
+    answer = reply(request, b"180 Ringing")
+    branch = request.via.branch
+    net.send(net.phone, answer.replace(branch, branch[:-4] + b"0000", 1))
+    net.send(net.phone, answer.replace(b" INVITE\r\n", b" BYE\r\n", 1))
+    assert not net.provider.take() and net.endpoint.counters.stray == 2
+
+
+@pytest.mark.rfc("3581", "3")
+def test_our_requests_ask_for_rport_and_leave_from_the_port_that_they_name() -> None:
+    net = Net()
+    net.send(net.provider, net.invite())
+    (invite,) = net.phone.take()
+    assert re.search(rb"Via: SIP/2.0/UDP 192.0.2.5:5060;branch=z9hG4bK[0-9a-f]{16,};rport\r\n", invite)
+    assert [source for _, source, to, _ in net.wire.sent if to == PHONE] == [PROXY]
+    net.endpoint.send_request(
+        b"OPTIONS", b"sip:192.0.2.9",
+        [(b"From", b"<sip:a@b>;tag=1"), (b"To", b"<sip:c@d>"), (b"Call-ID", b"own"), (b"CSeq", b"1 OPTIONS")],
+        flow=net.endpoint.flow_for(net.endpoint.listeners[0], PHONE), now=net.wire.now,
+        on_response=lambda code, message, now: None, on_failure=lambda error, now: None,
+    )
+    net.run()
+    (own,) = net.phone.take()
+    assert re.search(rb"Via: SIP/2.0/UDP 192.0.2.5:5060;branch=z9hG4bK[0-9a-f]{16,};rport\r\n", own)
+    assert net.wire.sent[-1][1] == PROXY
+
+
+@pytest.mark.rfc("5923", "5")
+def test_nobody_is_called_back_on_the_port_that_he_opened_a_connection_from() -> None:
+    net = Net(transport="tcp")
+    net.routing.next_hop = b"sip:192.0.2.9:5060;transport=tcp"
+    ephemeral = net.wire.station("192.0.2.1", 40001, "tcp")
+    net.send(ephemeral, net.invite())
+    request = parse(net.phone.take()[0])
+    ok = reply(request, b"200 OK", b"pt", b"Contact: <sip:phone@192.0.2.9:5060;transport=tcp>")
+    net.phone.send(ok, net.wire.sent[-1][1])
+    net.run()
+    assert starts(ephemeral.take()) == [b"SIP/2.0 100", b"SIP/2.0 200"], "responses use the connection"
+    call = Established(net, request, parse(ok), b"pt")
+    net.send(net.phone, call.from_callee(b"BYE", 1))
+    assert starts(net.provider.take()) == [b"BYE"] and not ephemeral.take(), "requests go to the Contact"
+
+
+@pytest.mark.rfc("3261", "17.1.4")
+@pytest.mark.rfc("3261", "16.9")
+@pytest.mark.rfc("3261", "8.1.3.1")
+def test_a_refused_connection_is_a_503_and_the_next_target_is_asked() -> None:
+    net = Net()
+    net.routing.next_hop = b"sip:pbx.example;transport=tcp"
+    net.wire.hosts["pbx.example"] = [Target("tcp", ("192.0.2.66", 5060)), Target("udp", PHONE)]
+    net.send(net.provider, net.invite(b"one"))
+    assert starts(net.phone.take()) == [b"INVITE"] and starts(net.provider.take()) == [b"SIP/2.0 100"]
+    net = Net()
+    net.routing.next_hop = b"sip:192.0.2.66;transport=tcp"
+    net.send(net.provider, net.invite(b"two"))
+    assert starts(net.provider.take()) == [b"SIP/2.0 100", b"SIP/2.0 500"], "503 is not passed on"
+    assert net.endpoint.counters.transport_errors == 1
+
+
+@pytest.mark.rfc("7984", "4")
+def test_targets_of_both_families_are_tried() -> None:
+    net = Net()
+    net.routing.next_hop = b"sip:pbx.example"
+    six = net.wire.station("2001:db8::9", 5060)
+    net.wire.hosts["pbx.example"] = [Target("udp", ("2001:db8::9", 5060)), Target("udp", PHONE)]
+    net.send(net.provider, net.invite(b"one"))
+    assert starts(net.phone.take()) == [b"INVITE"] and not six.take(), "we have no IPv6 here"
+    net.endpoint.add_listener("udp", "2001:db8::5", 5060)
+    net.send(net.provider, net.invite(b"two"))
+    (invite,) = six.take()
+    assert b"\r\nRecord-Route: <sip:[2001:db8::5]:5060;lr;r2=on" in invite
+    assert b"Via: SIP/2.0/UDP [2001:db8::5]:5060;branch=" in invite
+    assert b"Record-Route: <sip:192.0.2.5:5060;lr;r2=on>\r\n" in invite
 
 
 @pytest.mark.rfc("5118", "4.5")
