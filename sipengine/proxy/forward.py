@@ -145,7 +145,8 @@ def _send_ack(
         core.counters.transport_errors += 1
         return
     # The INVITE went past a server that rests; nothing would tell us that its ACK did not arrive.
-    target = core.locator.rests.order(targets, now, new=False)[0]
+    rests = core.locator.rests
+    target = rests.order(targets, now, new=False)[0] if rests.resting else targets[0]
     try:
         listener = core.transport.listener_for(
             target.transport, target.address[0], flow.listener, target.address[1]
