@@ -141,18 +141,22 @@ def tag_in(params: bytes) -> bytes:
     return param(params, b"tag") or b"" if params else b""
 
 
-def name_addr_of(line: bytes) -> bytes:
-    """name-addr (or addr-spec) of a From, To or Contact line: behind the colon, without header parameters, stripped."""
+def name_addr_of(line: bytes, end: int | None = None) -> bytes:
+    """name-addr (or addr-spec) of a From, To or Contact line: behind the colon, without header parameters, stripped.
+
+    `end` is what `params_at` said of this line, where somebody asked it before.
+    """
     i = line.find(b":") + 1
-    return line[i : params_at(line)].strip()
+    return line[i : params_at(line) if end is None else end].strip()
 
 
-def uri_of(line: bytes) -> bytes:
-    """URI of a name-addr, of a whole line or of its value."""
-    end = params_at(line)
+def uri_of(line: bytes, end: int | None = None) -> bytes:
+    """URI of a name-addr, of a whole line or of its value; `end` as for `name_addr_of`."""
+    if end is None:
+        end = params_at(line)
     if line[end - 1 : end] == b">":
         return line[line.rfind(b"<", 0, end) + 1 : end - 1].strip()
-    if b"<" in line:
+    if line.find(b"<") >= 0:
         raise ParseError("a '<' has no '>'")
     text = line[:end].strip()
     name, colon, rest = text.partition(b":")

@@ -17,7 +17,7 @@ from sipengine.message.build import response
 from sipengine.message.fields import CACHE_LIMIT, CANONICAL, CONTACT
 from sipengine.message.message import Message
 from sipengine.message.uri import SipUri
-from sipengine.message.values import name_addr_of, tag_of, uri_of
+from sipengine.message.values import name_addr_of, params_at, tag_of, uri_of
 from sipengine.proxy.hooks import Step, Verdict, log, step_at_once
 from sipengine.transport.flow import Address, Flow
 from sipengine.uac.replace import replaced
@@ -50,8 +50,8 @@ class Marks:
 
 class ResponseContext:
     __slots__ = (
-        "_call_id", "_du", "_key", "_ruri", "appended", "branches", "breadth", "breadth_share", "cancelled",
-        "contact_hidden", "core", "dialog_views", "direction", "failure_hook", "flow", "from_line",
+        "_call_id", "_du", "_from_end", "_key", "_ruri", "appended", "branches", "breadth", "breadth_share",
+        "cancelled", "contact_hidden", "core", "dialog_views", "direction", "failure_hook", "flow", "from_line",
         "from_tag", "hidden", "loop", "marks", "message", "method", "names", "new_from", "new_to",
         "on_branch", "on_failure", "on_reply", "record", "record_routed", "reply", "restore_from",
         "restore_to", "routing", "server", "status", "step", "stepping", "timer_c", "to_line", "verdict",
@@ -70,7 +70,7 @@ class ResponseContext:
         """From as received: what every response of this request shows."""
         self.to_line = to_line
         self.from_tag = from_tag
-        self.names = names
+        self.names: set[bytes] | frozenset[bytes] = names
         """Canonical names of the fields that may be there: asking a set is cheaper than searching a list."""
         self.failure_hook: Any = None
         self.branches: list[Branch] = []
@@ -92,6 +92,7 @@ class ResponseContext:
         self.on_reply: Any = None
         self._ruri = ruri
         self._call_id = call_id
+        self._from_end = 0
 
     def prepare(self) -> None:
         """Fields that only a request with hooks needs."""
@@ -166,7 +167,7 @@ class ResponseContext:
 
     @property
     def from_uri(self) -> str:
-        return uri_of(self.from_line).decode(errors="replace")
+        return uri_of(self.from_line, self.from_end()).decode(errors="replace")
 
     @property
     def to_uri(self) -> str:
@@ -209,17 +210,22 @@ class ResponseContext:
         self._check_open()
         self.contact_hidden = CONTACT in self.message.keys or self.contact_hidden
 
-    def remove_hf(self, name: bytes | str) -> int:
-        """Remove a header field in all its spellings; for fields that name the caller this holds for the whole call."""
-        key = CANONICAL[name.encode() if isinstance(name, str) else name]
-        self.hidden |= HIDEABLE_BITS.get(key, 0)
-        return self.message.remove(key) if key in self.names else 0
+    def remove_hf(self, *fields: bytes | str) -> int:
+        """Remove header fields in all their spellings; for those that name the caller this holds for the whole call."""
+        removed = 0
+        names = self.names
+        for name in fields:
+            key = CANONICAL[name.encode() if isinstance(name, str) else name]
+            self.hidden |= HIDEABLE_BITS.get(key, 0)
+            if key in names:
+                removed += self.message.remove(key)
+        return removed
 
     def append_hf(self, line: bytes | str) -> None:
         """Add a whole `Name: value` line; raises ParseError when it would break out of its line."""
         line = line.encode() if isinstance(line, str) else line
         self.message.append(line)
-        self.names.add(CANONICAL[line.partition(b":")[0]])
+        self.names = {*self.names, CANONICAL[line.partition(b":")[0]]}
 
     def append_branch(self, uri: bytes | str, du: bytes | str = b"") -> None:
         """Add a target that `t_relay` tries at the same time as the Request-URI."""
@@ -322,13 +328,19 @@ class ResponseContext:
             raise InvalidState("From, To and Contact of a request within a call follow from its first request")
 
     # small services for the core
+    def from_end(self) -> int:
+        """Where the parameters of From begin."""
+        if not self._from_end:
+            self._from_end = params_at(self.from_line)
+        return self._from_end
+
     def views(self) -> Views | None:
         """What the two sides see, None when nothing was changed."""
         new_from, new_to = self.new_from, self.new_to
         if not (new_from or new_to or self.hidden or self.contact_hidden):
             return None
         return Views(
-            name_addr_of(self.from_line) if new_from else b"", new_from,
+            name_addr_of(self.from_line, self.from_end()) if new_from else b"", new_from,
             name_addr_of(self.to_line) if new_to else b"", new_to, self.hidden, self.contact_hidden,
         )
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 SENT = Message(b"", [], [])
+NO_NAMES: frozenset[bytes] = frozenset()
 """Stands for a request that has left for good."""
 
 
@@ -34,6 +35,7 @@ def forward(core: ProxyCore, context: ResponseContext, branch: Branch, flow: Flo
     method = context.method
     if context.on_reply is None and not branch.targets and len(context.branches) == 1 and context.failure_hook is None:
         context.message = SENT  # nobody needs it again, and 32 s of requests are a lot of memory
+        context.names = NO_NAMES
     else:
         message = pristine.copy()
     message.start = b"%b %b SIP/2.0" % (method, branch.ruri)
@@ -92,7 +94,8 @@ def _first_request(core: ProxyCore, context: ResponseContext, message: Message, 
     if context.new_from:
         i = keys.index(FROM)
         line = lines[i]
-        lines[i] = b"From: " + context.new_from + line[params_at(line) :]
+        end = context.from_end() if line is context.from_line else params_at(line)
+        lines[i] = b"From: " + context.new_from + line[end:]
         context.restore_from = core.storing
         if record is not None:
             record.from_line, record.from_hidden = line, lines[i]

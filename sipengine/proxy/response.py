@@ -58,7 +58,9 @@ def on_success(context: ResponseContext, branch: Branch, status: int, message: M
     if context.method == b"INVITE":
         if len(context.branches) > 1:
             cancel_others(context, branch, now, b'Reason: SIP;cause=200;text="Call completed elsewhere"\r\n')
-    elif any(other.status // 100 == 2 for other in context.branches if other is not branch):
+    elif len(context.branches) > 1 and any(
+        other.status // 100 == 2 for other in context.branches if other is not branch
+    ):
         return
     first = context.server is not None and context.server.state < 2
     forward(context, status, message, now)

@@ -112,8 +112,9 @@ def base_key(message: Message, via_line: bytes, sent_by: bytes, ruri: bytes) -> 
     i = via_line.find(b";branch=z9hG4bK")
     first = via_line
     if i >= 0 and via_line.find(b",") < 0:
-        j = via_line.find(b";", i + 15)
-        branch = via_line[i + 8 :] if j < 0 else via_line[i + 8 : j]
+        branch = via_line[i + 8 :].partition(b";")[0]
+        if len(branch) > len(COOKIE) and branch[-1] > 32:  # no white space to strip
+            return branch + b" " + sent_by
     else:
         first = via_line.partition(b",")[0]
         branch = param(first.partition(b";")[2], b"branch") or b""

@@ -6,8 +6,10 @@ Tags and other header parameters are never touched here.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from sipengine.exceptions import LocalProtocolError
+from sipengine.message.fields import CACHE_LIMIT
 from sipengine.message.values import NameAddr, name_addr_of
 
 _BREAKS = re.compile(rb"[\r\n\0]")
@@ -27,9 +29,14 @@ def replaced(line: bytes, display: bytes | None, uri: bytes) -> bytes:
         uri = uri or old.uri
     if display and _BREAKS.search(display):
         raise LocalProtocolError("a display name holds CR, LF or NUL")
+    _check_uri(uri)
+    return b"%b <%b>" % (quoted(display), uri) if display else b"<%b>" % uri
+
+
+@lru_cache(CACHE_LIMIT)
+def _check_uri(uri: bytes) -> None:
     if _NO_URI.search(uri) or uri.find(b":") < 1:
         raise LocalProtocolError(f"{uri.decode(errors='replace')} is no URI for From or To")
-    return b"%b <%b>" % (quoted(display), uri) if display else b"<%b>" % uri
 
 
 def quoted(display: bytes) -> bytes:

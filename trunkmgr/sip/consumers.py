@@ -16,6 +16,15 @@ class SipConsumer(AsyncConsumer):
 
     scope: dict[str, Any]
 
+    @classmethod
+    def as_asgi(cls, **initkwargs: Any) -> Any:
+        """Return the ASGI callable; not a coroutine function around the consumer's own coroutine, as the stock one."""
+
+        def application(scope: dict[str, Any], receive: Any, send: Any) -> Any:
+            return cls(**initkwargs)(scope, receive, send)
+
+        return application
+
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         self.scope = scope
         context = scope["extensions"]["sip.context"]
