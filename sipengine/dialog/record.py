@@ -15,7 +15,7 @@ LOOK = 32.0
 class DialogRecord:
     __slots__ = (
         "answered", "contact_line", "due", "expires_at", "from_hidden", "from_line", "hidden_line", "key",
-        "mark", "over", "table", "tags", "token", "views",
+        "lifetime", "mark", "over", "table", "tags", "token", "views",
     )  # fmt: skip
 
     def __init__(self, table: DialogTable, key: bytes, views: Views, expires_at: float) -> None:
@@ -37,6 +37,8 @@ class DialogRecord:
         self.from_line = b""
         """The same for From."""
         self.from_hidden = b""
+        self.lifetime = 0.0
+        """Seconds that a request within the call adds."""
         self.expires_at = expires_at
         self.due = NEVER
 
@@ -66,6 +68,7 @@ class DialogTable:
         """
         key = call_id + b" " + caller_tag
         record = DialogRecord(self, key, views, expires_at)
+        record.lifetime = expires_at - now
         other = self.records.get(key)
         if other is None or other.over:
             self.records[key] = record

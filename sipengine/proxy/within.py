@@ -12,7 +12,7 @@ from sipengine.dialog.contact import hide_contact, reveal
 from sipengine.dialog.record import DialogRecord
 from sipengine.dialog.views import Views
 from sipengine.events import CallAnswered, CallEnded
-from sipengine.message.fields import CONTACT, FROM, TO
+from sipengine.message.fields import COMPACT, CONTACT, FROM, TO
 from sipengine.message.message import Message
 from sipengine.message.values import params_at, tag_of
 from sipengine.proxy.context import DOWN, UP, ResponseContext
@@ -20,6 +20,8 @@ from sipengine.uac.restore import Recovered
 
 if TYPE_CHECKING:
     from sipengine.proxy.core import ProxyCore
+
+SESSION_EXPIRES = COMPACT[b"x"]
 
 
 class WithinDialog:
@@ -162,7 +164,7 @@ class WithinDialog:
         core = self.core
         if method != b"BYE":
             if record.answered:
-                record.expires_at = now + core.configuration.dialog_lifetime
+                record.expires_at = now + record.lifetime
             return
         record.tags = tuple([tag for tag in record.tags if tag != callee_tag])
         if record.answered and not record.tags:
@@ -177,16 +179,29 @@ class WithinDialog:
         if context.direction:
             if context.direction == UP:
                 self.hide(message, record.views, context._call_id, record)
+            if 200 <= status < 300 and context.method in (b"INVITE", b"UPDATE"):
+                self._note_session(record, message, now)
             return
         if 200 <= status < 300:
             tag = tag_of(message.line(TO))
             if tag not in record.tags:
                 record.tags += (tag,)
-            record.expires_at = now + self.core.configuration.dialog_lifetime
+            self._note_session(record, message, now)
             if not record.answered:
                 record.answered = True
                 if record.mark:
                     self.core.events.append(CallAnswered(record.mark, now))
+
+    def _note_session(self, record: DialogRecord, message: Message, now: float) -> None:
+        """A call with a session timer is kept for its interval and a margin: a BYE may get lost (RFC 4028 §8.2)."""
+        lifetime = self.core.configuration.dialog_lifetime
+        if SESSION_EXPIRES in message.keys:
+            interval = (message.get(SESSION_EXPIRES) or b"").partition(b";")[0].strip()
+            if interval.isdigit() and len(interval) < 10:
+                seconds = int(interval)
+                lifetime = min(lifetime, seconds + max(32.0, seconds / 3))
+        record.lifetime = lifetime
+        record.expires_at = now + lifetime
 
     def end(self, record: DialogRecord, code: int, reason: str, now: float) -> None:
         if record.mark:

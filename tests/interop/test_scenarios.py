@@ -1,6 +1,6 @@
 """SIPp scenarios that others wrote, unmodified, through the shipped engine as a process of its own.
 
-`BASELINE` are those that a stock Kamailio 5.6.3 passes; the others are what applies to a proxy: cancel, forking, failover,
+`BASELINE`: what a stock Kamailio 5.6.3 passes.  The others are what applies to a proxy: cancel, forking, failover,
 PRACK, UPDATE, re-INVITE, refusals, session timers.  Where a scenario has one side only, the other is one of the set or
 one of ours (`scenarios/`).  `LEFT_OUT` names the rest of those categories and why no proxy of this kind passes them.
 """
