@@ -6,11 +6,12 @@ Content-Length is required; a stream whose framing is lost is never read on.
 from __future__ import annotations
 
 from sipengine.exceptions import ParseError
-from sipengine.message.fields import CANONICAL, CONTENT_LENGTH
+from sipengine.message.fields import CONTENT_LENGTH
 from sipengine.message.message import MAX_HEAD, MAX_LINES, MAX_MESSAGE, folded
 
 PING = b"\r\n\r\n"
 PONG = b"\r\n"
+_NAMES = (CONTENT_LENGTH, b"l")
 
 
 class StreamFramer:
@@ -92,7 +93,7 @@ def _content_length(head: bytes) -> int:
         raise ParseError("too many header lines")
     for line in folded(lines):
         name, colon, value = line.partition(b":")
-        if not colon or CANONICAL[name] is not CONTENT_LENGTH:
+        if not colon or name.strip().lower() not in _NAMES:
             continue
         value = value.strip()
         if length is not None or not value.isdigit() or len(value) > 10:
