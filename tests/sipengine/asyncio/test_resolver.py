@@ -147,6 +147,8 @@ def test_a_dot_denies_the_service() -> None:
             with pytest.raises(ResolutionError, match=rf"{name} offers no SIP service"):
                 await resolver.resolve(ResolutionWanted(name, None, None))
             assert not server.asked[f"{name}.", "A"], "no way out to the name's own address"
+            if name == "denied.example":
+                assert not [key for key in server.asked if key[1] == "A"], "the dot is no name to look up"
 
     with_dns(test)
 

@@ -342,6 +342,28 @@ def test_what_is_no_failure_of_the_server_tries_no_other() -> None:
         assert not net.second.take() and not net.resting()
 
 
+@pytest.mark.rfc("3263", "4.3")
+def test_a_request_that_is_no_call_goes_on_after_timer_f() -> None:
+    net = Pair()
+    net.send(net.provider, net.invite(b"m1", method=b"MESSAGE"))
+    net.run(31)
+    assert not net.second.take()
+    net.run(2)
+    [message] = net.take(net.second, b"MESSAGE")
+    assert message.cseq == (1, b"MESSAGE") and net.resting() == {PHONE[0]}
+
+
+@pytest.mark.rfc("3263", "4.3")
+def test_a_request_that_was_taken_up_is_not_sent_to_another() -> None:
+    net = Pair()
+    net.send(net.provider, net.invite(b"m1", method=b"MESSAGE"))
+    [message] = net.take(net.phone, b"MESSAGE")
+    net.send(net.phone, reply(message, b"100 Trying"))
+    net.run(40)
+    assert not net.second.take() and not net.resting()
+
+
+@pytest.mark.rfc("3263", "4.3")
 def test_a_refused_connection_tries_the_next_address_at_once() -> None:
     net = Pair()
     net.wire.hosts["pbx.example"] = [Target("tcp", ("192.0.2.77", 5060)), B]

@@ -72,3 +72,19 @@ def test_maddr_is_where_a_request_goes() -> None:
     assert found == [[Target("udp", ("192.0.2.7", 5060))]] and not events
     locator.locate(b"sip:x@192.0.2.1:5070;maddr=Edge.example", lambda targets, now: found.append(targets), 1.0)
     assert list(events) == [ResolutionWanted("edge.example", 5070, None)]
+
+
+@pytest.mark.rfc("3263", "4.2")
+@pytest.mark.rfc("3263", "4.1")
+def test_ports_and_transports_of_numeric_hosts() -> None:
+    locator = Locator(deque(), Rests(TimerQueue()))
+    for uri, expected in {
+        b"sip:192.0.2.1": Target("udp", ("192.0.2.1", 5060)),
+        b"sips:x@192.0.2.1": Target("tls", ("192.0.2.1", 5061)),
+        b"sips:192.0.2.1:5063": Target("tls", ("192.0.2.1", 5063)),
+        b"sip:[2001:db8::1];transport=TCP": Target("tcp", ("2001:db8::1", 5060)),
+        b"sip:192.0.2.1:5070;transport=udp": Target("udp", ("192.0.2.1", 5070)),
+    }.items():
+        found: list[Any] = []
+        locator.locate(uri, lambda targets, now, found=found: found.append(targets), 1.0)  # type: ignore[misc]
+        assert found == [[expected]], uri
