@@ -8,7 +8,7 @@ ARGS ?=
 FUZZ ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test lint rfc bench lock fuzz
+.PHONY: help venv run demo test lint rfc bench lock fuzz mutants
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ rfc: $(VENV)/.ready-dev  ## Write docs/rfc.md: which test pins which rule
 
 fuzz: $(VENV)/.ready-dev  ## Fuzz each parser for FUZZ seconds (default 10) from the kept corpus
 	@exec $(BIN)/python -m tests.fuzz $(FUZZ)
+
+mutants: $(VENV)/.ready-dev  ## Break rules of the core one at a time: a test of each must turn red (MUTANTS="--sample 15")
+	@exec $(BIN)/python -m mutants.run $(MUTANTS)
 
 bench: $(VENV)/.ready  ## Measure against Kamailio, interleaved
 	@cd bench && exec ./bench.py compare --adapter ./sut_trunkmgr.sh

@@ -156,5 +156,6 @@ def _order(mark: Mark) -> tuple[int, list[tuple[int, str]]]:
 
 
 if __name__ == "__main__":
-    (DOCS / "rfc.md").write_text(render())
-    sys.stdout.write(f"docs/rfc.md written; {count(checklist(collect()))}\n")
+    if "--count" not in sys.argv:
+        (DOCS / "rfc.md").write_text(render())
+    sys.stdout.write(f"{count(checklist(collect()))}\n")
