@@ -150,10 +150,6 @@ class Endpoint:
         return sum(server.state < COMPLETED for server in self.transactions.servers.values())
 
     # in
-    def receive(self, data: bytes, flow: Flow, now: float) -> None:
-        """Take one datagram."""
-        self._receive(data, flow, now, False)
-
     def receive_stream(self, data: bytes, flow: Flow, now: float) -> None:
         """Take bytes of a connection; `flow.closed` afterwards means that its framing is lost and the host closes it.
         """
@@ -168,7 +164,7 @@ class Endpoint:
                     self.counters.received += 1
                     self.out.append((PONG, flow))
                 elif not flow.closed:
-                    self._receive(message, flow, now, True)
+                    self.receive(message, flow, now, True)
             if framer.error is not None:
                 raise framer.error
         except ParseError as error:
@@ -177,7 +173,8 @@ class Endpoint:
             self._answer_bad(framer.rest(), flow, error)
             self.transport.close(flow)
 
-    def _receive(self, data: bytes, flow: Flow, now: float, stream: bool) -> None:
+    def receive(self, data: bytes, flow: Flow, now: float, stream: bool = False) -> None:
+        """Take one datagram, or one framed message of a stream."""
         counters = self.counters
         counters.received += 1
         before = len(self.out)

@@ -52,7 +52,7 @@ def forward(core: ProxyCore, context: ResponseContext, branch: Branch, flow: Flo
     i = keys.index(VIA)
     if not context.direction:
         _first_request(core, context, message, flow, now)
-    if CONTENT_LENGTH not in keys:
+    if keys[-1] is not CONTENT_LENGTH and CONTENT_LENGTH not in keys:
         lines.append(b"Content-Length: %d" % len(message.body))
         keys.append(CONTENT_LENGTH)
     branch_id = core.identifiers.hex() + b"%08x" % context.loop
@@ -132,7 +132,7 @@ def forward_ack(core: ProxyCore, message: Message, ruri: bytes, flow: Flow, base
     if ROUTE in message.keys:
         ruri, hop = route.next_hop(message, ruri)
     message.start = b"ACK %b SIP/2.0" % ruri
-    if CONTENT_LENGTH not in message.keys:
+    if message.keys[-1] is not CONTENT_LENGTH and CONTENT_LENGTH not in message.keys:
         message.append(b"Content-Length: %d" % len(message.body))
     targets = core.locator.known(hop)
     if targets is not None:

@@ -40,7 +40,7 @@ def forward(context: ResponseContext, status: int, message: Message, now: float)
     record = context.record
     if record is not None:
         context.core.within.on_response(context, record, status, message, now)
-    if CONTENT_LENGTH not in keys:
+    if keys[-1] is not CONTENT_LENGTH and CONTENT_LENGTH not in keys:
         lines.append(b"Content-Length: %d" % len(message.body))
         keys.append(CONTENT_LENGTH)
     hook = context.on_reply

@@ -26,7 +26,7 @@ def own_uri_params(transport: TransportLayer, uri: bytes) -> bytes | None:
 def take_own_routes(message: Message, flow: Flow, transport: TransportLayer) -> bytes | None:
     """Take our value off the top of the route set, both of a pair; returns their parameters, None for a foreign top."""
     params = _take_top(message, flow, transport)
-    if params is not None and PAIR in params and ROUTE in message.keys:
+    if params is not None and params.find(PAIR) >= 0 and ROUTE in message.keys:
         second = _take_top(message, flow, transport)
         if second is not None:
             params += second

@@ -116,11 +116,12 @@ def clean_ruri(ruri: bytes) -> bytes:
 def count_hop(message: Message) -> None:
     """Max-Forwards one less, or 70 (§16.3 step 3, §16.6 step 3); TooManyHops at 0."""
     keys = message.keys
-    if MAX_FORWARDS not in keys:
+    try:
+        i = keys.index(MAX_FORWARDS)
+    except ValueError:
         message.lines.append(b"Max-Forwards: 70")
         keys.append(MAX_FORWARDS)
         return
-    i = keys.index(MAX_FORWARDS)
     line = HOPS.get(message.lines[i])
     if line is None:
         value = value_of(message.lines[i])

@@ -217,11 +217,8 @@ class TransportLayer:
         """Branch behind the magic cookie when the top Via value is ours, else ParseError (§18.1.2)."""
         prefix = flow.via
         if via_line.startswith(prefix):
-            branch = via_line[len(prefix) :]
-            i = branch.find(b";")
-            if i >= 0:
-                branch = branch[:i]
-            return branch.partition(b",")[0].strip()
+            branch = via_line[len(prefix) :].partition(b";")[0]
+            return branch if branch.isalnum() else branch.partition(b",")[0].strip()
         via = Via.parse(split_list(value_of(via_line))[0])
         if not self.is_own(via.host, via.port):
             raise ParseError("the top Via of a response is not ours")
