@@ -372,6 +372,8 @@ class ResponseContext:
     def on_server_terminated(self) -> None:
         """The server transaction ended: let go of everything, so that nothing is kept by a cycle."""
         self.server = None
+        # An ASGI application and its hooks know their scope, and that knows us.
+        self.routing = self.on_branch = self.on_reply = self.failure_hook = None
         for branch in self.branches:
             branch.release()
         self.branches.clear()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 from types import FrameType
 from typing import Any
 
@@ -54,8 +56,8 @@ def work(act: Callable[[], object]) -> int:
 
 
 def assert_linear(act: Callable[[bytes], object], make: Callable[[int], bytes], sizes: tuple[int, ...] = SIZES) -> None:
-    counts = [work(lambda data=make(size): act(data)) for size in sizes]
-    for small, large in zip(counts, counts[1:], strict=False):
+    counts = [work(partial(act, make(size))) for size in sizes]
+    for small, large in pairwise(counts):
         assert large <= FIXED + SLACK * small, f"work grows as {counts} for sizes {sizes}"
 
 
