@@ -42,8 +42,7 @@ class Routing:
         context.du = b"sip:127.0.0.1:5080"
         if not self.plain:
             context.uac_replace_from(b"", b"sip:anonymous@anonymous.invalid")
-            for name in (b"P-Asserted-Identity", b"Remote-Party-ID", b"Diversion"):
-                context.remove_hf(name)
+            context.remove_hf(b"P-Asserted-Identity", b"Remote-Party-ID", b"Diversion")
             context.hide_contact()
             context.mark_call("line-1", "in", context.from_uri, "acc", True)
         context.record_route()

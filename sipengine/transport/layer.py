@@ -165,7 +165,7 @@ class TransportLayer:
         """
         line = message.lines[position]
         first, comma, more = line.partition(b",")
-        if b'"' in first:
+        if first.find(b'"') >= 0:
             first = first_value(line)
             comma, more = line[len(first) : len(first) + 1], line[len(first) + 1 :]
         sent, _, rest = first.partition(b";")

@@ -27,7 +27,7 @@ def escape_param(text: str) -> bytes:
 
 def unescape_user(user: bytes) -> bytes:
     """Undo the escapes of a user part, for comparison only (RFC 3261 §19.1.4)."""
-    return unquote_to_bytes(user) if b"%" in user else user
+    return unquote_to_bytes(user) if user.find(b"%") >= 0 else user
 
 
 class AccountRow(NamedTuple):
