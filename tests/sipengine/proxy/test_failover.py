@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 
 import pytest
@@ -395,3 +396,73 @@ def test_an_ack_goes_past_a_server_that_rests() -> None:
     call = Established(net, invite, answer, b"p2")
     net.send(net.provider, call.from_caller(b"ACK", 1).replace(b"sip:phone@192.0.2.9:5060", b"sip:phone@pbx.example"))
     assert starts(net.second.take()) == [b"ACK"] and not net.phone.take()
+
+
+@pytest.mark.rfc("3261", "13.2.2.4")
+@pytest.mark.checklist("F4")
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_servers_do_a_caller_hears_one_answer_and_nothing_is_left(seed: int) -> None:
+    chance = random.Random(seed)
+    net = Pair()
+    heard: dict[bytes, set[bytes]] = {}
+    accepted: set[bytes] = set()
+    hung_up: set[bytes] = set()
+    seen: set[bytes] = set()
+    later: list[tuple[float, Station, bytes]] = []
+
+    def answer(station: Station, message: Message, status: bytes, tag: bytes, wait: float) -> None:
+        later.append((net.wire.now + wait, station, reply(message, status, tag, net.contact(station))))
+
+    def serve(station: Station, data: bytes) -> None:
+        message = parse(data)
+        if message.method == b"BYE":
+            hung_up.add(message.to.tag)
+        if message.method in (b"BYE", b"CANCEL", b"OPTIONS"):
+            answer(station, message, OK, b"x", 0)
+        if message.method != b"INVITE" or message.via.branch in seen:
+            return
+        seen.add(message.via.branch)
+        tag = b"t%d" % len(seen)
+        match chance.choice(["silent", "late", "late ringing", "busy", "quick", "quick"]):
+            case "late":
+                answer(station, message, OK, tag, chance.uniform(5.1, 20))
+            case "late ringing":
+                wait = chance.uniform(5.1, 20)
+                answer(station, message, RINGING, tag, wait)
+                answer(station, message, OK, tag, wait + 0.5)
+            case "busy":
+                answer(station, message, BUSY, tag, chance.uniform(0, 4))
+            case "quick":
+                answer(station, message, OK, tag, chance.uniform(0, 4))
+
+    def hear(data: bytes, source: object) -> None:
+        message = parse(data)
+        if message.status >= 200:
+            heard.setdefault(message.call_id, set()).add(message.to.tag)
+
+    def let_pass(seconds: float) -> None:
+        net.run(seconds)
+        for entry in [entry for entry in later if entry[0] <= net.wire.now]:
+            later.remove(entry)
+            _, station, data = entry
+            if data.startswith(b"SIP/2.0 200") and b"INVITE" in data:
+                accepted.add(parse(data).to.tag)
+            station.send(data, PROXY)
+
+    net.phone.on_receive = lambda data, source: serve(net.phone, data)
+    net.second.on_receive = lambda data, source: serve(net.second, data)
+    net.provider.on_receive = hear
+    for number in range(60):
+        net.call(number)
+        for _ in range(10):
+            let_pass(chance.uniform(0, 0.4))
+    for _ in range(120):
+        let_pass(0.5)
+    assert len(heard) == 60, "every caller got an answer"
+    assert all(len(tags) == 1 for tags in heard.values()), "and one only"
+    given = {tag for tags in heard.values() for tag in tags}
+    assert hung_up and not hung_up & given, "what was hung up is nothing that a caller heard of"
+    assert accepted <= given | hung_up, "no call stays up that nobody knows of"
+    net.run(300)
+    live = net.endpoint.live
+    assert (live["server_transactions"], live["client_transactions"]) == (0, 0)
