@@ -29,7 +29,7 @@ def invite(number: int, user: bytes, to: tuple[str, int], source: tuple[str, int
 def garbage(to: tuple[str, int], source: tuple[str, int]) -> list[bytes]:
     """A thousand datagrams: noise, cut and bent requests, lies about lengths, stray responses and ACKs."""
     chance = random.Random(3)
-    whole = [invite(number, b"acc1", to, source) for number in range(50)]
+    whole = [invite(number, b"nobody", to, source) for number in range(50)]
     made = []
     for number in range(1000):
         text = bytearray(whole[number % 50])
@@ -66,7 +66,7 @@ def main(kind: str, host: str, port: int, address: str, rate: int, seconds: floa
         while (passed := time.monotonic() - start) < seconds:
             due = 64 if not rate else int(passed * rate) - sent
             for _ in range(due):
-                sock.sendto(next(made) if made else invite(sent, b"acc1", to, source), to)
+                sock.sendto(next(made) if made else invite(sent, b"nobody", to, source), to)
                 sent += 1
             if rate:
                 time.sleep(0.002)
