@@ -374,6 +374,7 @@ class SipWorker(Worker):
             "load": self.load(),
             "hooks_pending": self.steps.pending,
             "dropped": self.bridge.dropped,
+            "resting": [f"{transport}:{host}:{port}" for transport, (host, port) in self.endpoint.rests.resting],
             "refused": dict(routing.refusals.counts),
             "counters": self.endpoint.counters.as_dict(),
         }

@@ -184,7 +184,9 @@ def test_an_order_is_run_once_and_answered(run: Callable[..., None]) -> None:
         assert stand.provider.messages.empty(), "a second REGISTER would be a second run"
         await eventually(lambda: RegistrationEvent.objects.filter(trigger="operator", who="ada").exists())
         (dump,) = await sync_to_async(orders.place)("dump", {})
-        assert (await sync_to_async(orders.wait)(dump))["registrations"] == 1
+        stand.worker.endpoint.rests.failed("udp", ("192.0.2.7", 5060), stand.worker.server.now())
+        told = await sync_to_async(orders.wait)(dump)
+        assert (told["registrations"], told["resting"]) == (1, ["udp:192.0.2.7:5060"])
 
     run(scenario)
     assert Order.objects.exclude(finished_time=None).count() == 2
