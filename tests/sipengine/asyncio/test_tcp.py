@@ -59,6 +59,8 @@ def test_a_half_sent_message_is_cut_and_others_go_on(run: Callable[[Main], None]
             slow_reader, slow = await connect(here.port)
             good_reader, good = await connect(here.port)
             whole = options("slow", "TCP")
+            slow.write(whole)  # a first message buys no time for the second
+            assert (await slow_reader.readuntil(b"\r\n\r\n")).startswith(b"SIP/2.0 200")
             start = asyncio.get_running_loop().time()
             ended = asyncio.ensure_future(slow_reader.read())
             sent = 0

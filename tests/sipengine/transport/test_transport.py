@@ -42,6 +42,7 @@ def test_messages_are_found_at_every_byte_boundary(size: int) -> None:
     assert [m for m in found if m != PING] == [ONE, TWO, ONE] and PING in found
 
 
+@pytest.mark.rfc("3261", "18.3")
 @pytest.mark.parametrize(
     "field",
     [b"", b"Content-Length: x\r\n", b"Content-Length: -1\r\n", b"Content-Length: 1\r\nl: 1\r\n", b"l: 70000\r\n"],
