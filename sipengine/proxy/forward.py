@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sipengine.events import Target
 from sipengine.exceptions import ResolutionError, TransportError
-from sipengine.message.fields import CALL_ID, CONTENT_LENGTH, CSEQ, FROM, RECORD_ROUTE, ROUTE, TO, VIA
+from sipengine.message.fields import CALL_ID, COMPACT, CONTENT_LENGTH, CSEQ, FROM, RECORD_ROUTE, ROUTE, TO, VIA
 from sipengine.message.message import Message
 from sipengine.message.values import params_at
 from sipengine.proxy import route
@@ -15,6 +15,7 @@ from sipengine.transaction.client import InviteClient, NonInviteClient
 from sipengine.transaction.oversize import LONGEST_DATAGRAM
 from sipengine.transport.flow import Flow
 
+IDENTITY = COMPACT[b"y"]
 OPENS_DIALOG = frozenset({b"INVITE", b"SUBSCRIBE", b"REFER", b"NOTIFY"})
 """NOTIFY: one that nobody subscribed to (RFC 3261 §16.6 step 4; RFC 6665 §4.4.1 for REFER's)."""
 
@@ -97,6 +98,8 @@ def _first_request(core: ProxyCore, context: ResponseContext, message: Message, 
         end = context.from_end() if line is context.from_line else params_at(line)
         lines[i] = b"From: " + context.new_from + line[end:]
         context.restore_from = core.storing
+        if IDENTITY in keys:
+            message.remove(IDENTITY)  # RFC 8224 §4.1: it signs the From that was, and it would name the caller
         if record is not None:
             record.from_line, record.from_hidden = line, lines[i]
     if context.new_to:

@@ -86,6 +86,8 @@ class WithinDialog:
         if direction == DOWN:
             new_from, new_to = views.from_callee, views.to_callee
             self.hide(message, views, call_id, record)
+            if new_from and message.start.startswith((b"INVITE", b"UPDATE")):
+                message.remove(b"identity")  # as in the first request: it signs the From that was
         else:
             new_from, new_to = views.to_caller, views.from_caller
         if not self.automatic:

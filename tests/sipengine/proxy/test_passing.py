@@ -167,6 +167,19 @@ def test_identity_fields_that_the_routing_removes_stay_away_for_the_whole_call()
     assert down.get(b"P-Asserted-Identity") is None and down.get(b"Diversion") is None
 
 
+@pytest.mark.rfc("8224", "4")
+def test_a_signed_identity_does_not_survive_another_from() -> None:
+    net = Net()
+    signed = b"y: eyJhbGciOi.alice.sig;info=<https://a.example/c>\r\nIdentity: second\r\n"
+    call = net.establish(extra=signed)
+    assert call.invite.get(b"Identity") is None
+    down, _ = exchange(net, net.provider, net.phone, call.from_caller(b"UPDATE", 2, signed))
+    assert down.get(b"Identity") is None
+    net.routing.anonymous = False
+    call = net.establish(b"plain", extra=signed)
+    assert len(call.invite.get_all(b"Identity")) == 2
+
+
 @pytest.mark.rfc("5031", "3")
 def test_an_emergency_urn_is_routed_like_any_other_request() -> None:
     net = Net()
