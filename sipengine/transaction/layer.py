@@ -17,6 +17,15 @@ from sipengine.transport.layer import TransportLayer
 from sipengine.transport.peers import PeerBook
 
 COOKIE = b"z9hG4bK"
+_STATUS = {b"SIP/2.0 %d " % status: status for status in range(100, 700)}
+
+
+def _status(start: bytes) -> int:
+    """Status of a line that is not spelled as usual: `sip/2.0`, or no reason and no space before it (§7.2)."""
+    status = _STATUS.get(start[:12].upper().ljust(12))
+    if status is None:
+        raise ParseError("a status line holds no version 2.0 or no status code")
+    return status
 
 
 class TransactionLayer:
@@ -56,9 +65,7 @@ class TransactionLayer:
         Raises ParseError or ValueError for what is no proper response.
         """
         start = message.start
-        status = int(start[8:11])
-        if not 100 <= status <= 699 or start[11:12] not in (b" ", b""):
-            raise ParseError("a status line holds no status code")
+        status = _STATUS.get(start[:12]) or _status(start)
         keys, lines = message.keys, message.lines
         i = keys.index(VIA)
         via_line = lines[i]

@@ -106,6 +106,7 @@ HOSTILE: dict[str, Callable[[int], bytes]] = {
 }
 
 
+@pytest.mark.checklist("A15")
 @pytest.mark.rfc("3261", "16.3")
 @pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE.keys())
 def test_a_datagram_costs_in_proportion_to_its_size(make: Callable[[int], bytes]) -> None:
