@@ -15,7 +15,7 @@ from sipengine.dialog.record import DialogRecord, DialogTable
 from sipengine.dialog.seal import Sealer
 from sipengine.dialog.views import Views
 from sipengine.events import CallStarted, Event
-from sipengine.exceptions import BadExtension, LocalProtocolError, LoopDetected, ParseError, ProtocolError
+from sipengine.exceptions import BadExtension, LocalProtocolError, LoopDetected, ParseError, ProtocolError, TooManyHops
 from sipengine.identifiers import Identifiers
 from sipengine.message.build import COPIED
 from sipengine.message.build import response as build_response
@@ -275,7 +275,11 @@ class ProxyCore:
         if not to_tag:
             self.counters.stray += 1
             return
-        validation.count_hop(message)
+        try:
+            validation.count_hop(message)
+        except TooManyHops:  # an ACK has no answer
+            self.counters.bad += 1
+            return
         if ruri.find(b";lr") >= 0:
             ruri = route.undo_strict_router(message, ruri, self.transport)
         params = route.take_own_routes(message, flow, self.transport) if ROUTE in message.keys else None

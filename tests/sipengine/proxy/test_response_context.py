@@ -102,6 +102,8 @@ def test_cancel_waits_for_a_provisional() -> None:
     assert starts(net.phone.take()) == [b"CANCEL"]
 
 
+@pytest.mark.rfc("3261", "9.1")
+@pytest.mark.rfc("3261", "16.10")
 def test_a_2xx_wins_the_race_against_cancel() -> None:
     net = Net()
     message = net.invite()

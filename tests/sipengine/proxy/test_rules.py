@@ -554,3 +554,13 @@ def test_a_uas_that_copies_our_via_alone_is_understood() -> None:
     assert lonely.count(b"Via") == 1
     net.send(net.phone, lonely)
     assert parse(net.provider.take()[-1]).get_list(b"Via") == parse(message).get_list(b"Via")
+
+
+@pytest.mark.rfc("3261", "16.11")
+@pytest.mark.rfc("3261", "16.3")
+def test_an_ack_without_hops_left_is_dropped_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    net = Net()
+    call = net.establish()
+    net.send(net.provider, call.from_caller(b"ACK", 1).replace(b"Max-Forwards: 70", b"Max-Forwards: 0"))
+    net.send(net.provider, call.from_caller(b"BYE", 2).replace(b"Max-Forwards: 70", b"Max-Forwards: 0"))
+    assert starts(net.provider.take()) == [b"SIP/2.0 483"] and net.phone.take() == [] and caplog.text == ""
