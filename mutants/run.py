@@ -3,8 +3,8 @@
 usage: python -m mutants.run [--sample N] [--seed S] [--jobs N] [--only RULE]     ends with 1 when one is not caught
 
 A mutant is caught when a test that pins its line of docs/checklist.toml fails; tests against real peers are left out.
-A test that is red without any mutant proves nothing and is left out.  A text that does not stand in its file once, or a mutant
-that cannot be imported, is an error of mutants.toml.
+A test that is red without any mutant proves nothing and is left out.  A text that does not stand in its file once, or a
+mutant that cannot be imported, is an error of mutants.toml.
 """
 
 from __future__ import annotations
