@@ -77,7 +77,10 @@ def _runs(pid: int) -> bool:
 def heartbeat(
     node: Node, listen: Sequence[str] | None = None, load: Mapping[str, float] | None = None
 ) -> bool:
-    """Say that the worker lives, and how loaded it is; False when another instance has taken the name, and this one must stop."""
+    """Say that the worker lives, and how loaded it is.
+
+    False when another instance has taken the name, and this one must stop.
+    """
     values: dict[str, object] = {"heartbeat_time": timezone.now()}
     if listen is not None:
         values["listen"] = list(listen)
