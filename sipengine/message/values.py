@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 from sipengine.exceptions import ParseError
+from sipengine.message.fields import is_token
 from sipengine.message.uri import SipUri, split_host_port
 
 MAX_CSEQ = 2**31 - 1
@@ -232,6 +233,8 @@ class Via:
             tail = sent.partition(b"/")[2].partition(b"/")[2].strip()
             transport, _, sent_by = tail.partition(b" ")
             parts = [b"SIP", b"2.0", transport.strip().upper()]
+        if not is_token(parts[2]):
+            raise ParseError("the transport of Via is no token")
         host, port = split_host_port(sent_by.replace(b" ", b"").replace(b"\t", b""))
         if not host:
             raise ParseError("Via has no sent-by")
