@@ -22,7 +22,7 @@ from sipengine.message.fields import (
     VIA,
     ContinuationLine,
 )
-from sipengine.message.values import NameAddr, Via, parse_cseq, split_list
+from sipengine.message.values import NameAddr, Via, first_value, parse_cseq, split_list
 
 MAX_MESSAGE = 65536
 MAX_HEAD = 32768
@@ -102,7 +102,7 @@ class Message:
     @property
     def via(self) -> Via:
         """Topmost Via; ValueError when there is none."""
-        return Via.parse(split_list(value_of(self.line(VIA)))[0])
+        return Via.parse(first_value(value_of(self.line(VIA))))
 
     @property
     def from_(self) -> NameAddr:
