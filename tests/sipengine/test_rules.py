@@ -130,3 +130,16 @@ def test_a_response_of_another_method_is_dropped() -> None:
     net.provider.take()
     net.send(net.phone, reply(invite, b"486 Busy Here").replace(b"1 INVITE", b"1 OPTIONS"))
     assert not net.provider.take() and net.endpoint.counters.stray == 1
+
+
+@pytest.mark.checklist("D2")
+def test_a_strict_router_before_us_is_undone() -> None:
+    net = Net()
+    call = net.establish()
+    target = b"sip:phone@192.0.2.9:5060"
+    net.send(net.provider, net.request(
+        b"BYE", call.route_of_caller.strip(b"<>"), call.callers_from, call.callers_to, call.call_id, 2,
+        route=call.route_of_caller + b", <" + target + b">",
+    ))  # fmt: skip
+    (bye,) = net.phone.take()
+    assert parse(bye).start == b"BYE " + target + b" SIP/2.0" and b"\r\nRoute:" not in bye
