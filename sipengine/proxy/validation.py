@@ -86,7 +86,10 @@ def tag_of_proper(line: bytes) -> bytes:
         raise ParseError("a display name needs quotes")
     if b":" not in uri or _NO_URI(uri):
         raise ParseError("a URI in From or To holds what no URI may hold")
-    return tag_in(value[end:])
+    tag = tag_in(value[end:])
+    if b'"' in tag:
+        raise ParseError("a tag is a token")
+    return tag
 
 
 def clean_ruri(ruri: bytes) -> bytes:
