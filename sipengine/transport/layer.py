@@ -165,7 +165,8 @@ class TransportLayer:
         """
         line = message.lines[position]
         first, comma, more = line.partition(b",")
-        if first.find(b'"') >= 0:
+        quoted = first.find(b'"') >= 0
+        if quoted:
             first = first_value(line)
             comma, more = line[len(first) : len(first) + 1], line[len(first) + 1 :]
         sent, _, rest = first.partition(b";")
@@ -176,7 +177,7 @@ class TransportLayer:
         remote = flow.remote
         if rest.find(b"rport") >= 0 or rest.find(b"received") >= 0:
             k = first.find(b";rport;")
-            if k >= 0 and rest.find(b"received") < 0:
+            if k >= 0 and not quoted and rest.find(b"received") < 0:
                 address = remote[0].encode()
                 line = b"%b;received=%b;rport=%d%b" % (first[:k], address, remote[1], first[k + 6 :])
             else:

@@ -1,6 +1,6 @@
 """A proxy for scenarios of others: the shipped engine with a routing of one line, as a process of its own.
 
-usage: python relay.py LISTEN TARGETS      LISTEN: 127.0.0.1:5060 (UDP and TCP); TARGETS: host:port, `,` forks, `>` hunts on
+usage: python relay.py LISTEN TARGETS     LISTEN: 127.0.0.1:5060 (UDP and TCP); TARGETS: host:port; `,` forks, `>` hunts
 
 Relays every new request to the targets, hides nothing, stays in the path.  SIGTERM ends it and prints what is left.
 """
