@@ -28,6 +28,7 @@ INVITE = (
 )
 
 
+@pytest.mark.checklist("B7")
 def test_untouched_bytes_stay_untouched_and_what_follows_the_body_is_dropped() -> None:
     assert parse(INVITE).serialize() == INVITE[:-4]
 
@@ -57,6 +58,7 @@ def test_edits_replace_whole_lines() -> None:
         message.append(b"Subject: a\r\nFrom: x")
 
 
+@pytest.mark.checklist("B7")
 @pytest.mark.parametrize(
     "data",
     [
@@ -122,6 +124,7 @@ def test_lines_give_tag_uri_and_name_addr_without_parsing_everything() -> None:
             params_at(broken)
 
 
+@pytest.mark.checklist("A9")
 def test_uris() -> None:
     uri = SipUri.parse("sips:user;par=u%40x@[2001:db8::1]:5061;transport=TCP;lr?h=v")
     assert (uri.scheme, uri.user, uri.host, uri.port) == (b"sips", b"user;par=u%40x", b"[2001:db8::1]", 5061)

@@ -26,6 +26,7 @@ IDENTITIES = (
 )
 
 
+@pytest.mark.checklist("D11")
 @pytest.mark.rfc("3261", "16.6")
 def test_an_invite_is_relayed_and_its_replies_come_back_in_the_callers_view() -> None:
     net = Net()
@@ -173,6 +174,7 @@ def test_a_request_of_no_call_is_answered_481_and_its_ack_dropped() -> None:
     assert net.provider.take() == [] and net.phone.take() == []
 
 
+@pytest.mark.checklist("D5")
 def test_our_name_in_a_route_makes_nobody_a_party_of_a_call() -> None:
     net = Net()
     victim = net.wire.station("203.0.113.99", 5060)

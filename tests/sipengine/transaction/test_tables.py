@@ -220,6 +220,7 @@ def test_no_state_and_no_event_is_forgotten() -> None:
         assert len(machine.TABLE) == rows[0].count("|")  # type: ignore[attr-defined]
 
 
+@pytest.mark.checklist("C3")
 @pytest.mark.rfc("3261", "17")
 @pytest.mark.parametrize("reliable", [False, True])
 def test_the_values_of_the_timers(reliable: bool) -> None:
