@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sipengine.dialog.record import DialogRecord
 from sipengine.dialog.views import HIDEABLE_BITS, Views
-from sipengine.exceptions import InvalidState, ParseError, Reject
+from sipengine.exceptions import InvalidState, ParseError, Reject, RemoteProtocolError
 from sipengine.message.build import response
 from sipengine.message.fields import CACHE_LIMIT, CANONICAL, CONTACT
 from sipengine.message.message import Message
@@ -360,10 +360,14 @@ class ResponseContext:
             self.core.on_answered(self, status, reason, now)
 
     def reject(self, error: BaseException, now: float) -> None:
-        """Answer for a hook that raised: its Reject, or 500 and a line in the log."""
+        """Answer for a hook that raised: its Reject, 400 for a field of the peer's, or 500 and a line in the log."""
         if isinstance(error, Reject):
             extra = tuple(f"{name}: {value}".encode() for name, value in error.headers)
             self.answer(error.status, now, error.reason.encode(), extra)
+            return
+        if isinstance(error, RemoteProtocolError):  # the hook read, or the forwarding met, what the peer wrote badly
+            log.info("A request of call %s is answered %d: %s", self.call_id, error.status, error)
+            self.answer(error.status, now)
             return
         self.core.counters.hook_failures += 1
         log.error("A route hook failed for call %s: %s", self.call_id, error, exc_info=error)

@@ -55,7 +55,7 @@ def main(seconds: int, names: list[str], runs: int) -> int:
             done = subprocess.run(
                 [sys.executable, "-m", "tests.fuzz", "--in-process", "--runs", str(runs), str(seconds), name],
                 capture_output=True, text=True, errors="replace", timeout=seconds + 120, cwd=HERE.parents[1],
-                env={**os.environ, "TMPDIR": scratch},
+                env={**os.environ, "TMPDIR": scratch, "PYTHONHASHSEED": "1" if runs else "random"},
             )
         tried = re.search(r"number_of_executed_units:\s*(\d+)", done.stderr)
         reached = re.findall(r"cov: (\d+)", done.stderr)
