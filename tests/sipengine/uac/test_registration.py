@@ -1,4 +1,8 @@
-"""Registrations against scripted registrars on a virtual clock."""
+"""Registrations against scripted registrars on a virtual clock.
+
+Over 600 lines because it is one list of what one state machine does, each case a few lines long: a reader looks
+a rule up here.
+"""
 
 from __future__ import annotations
 
