@@ -28,12 +28,6 @@ T = TypeVar("T")
 #: Parameters of the seed module that trunkmgr has no use for, and what stands in their place.
 REPLACED: dict[str, str] = {
     "UAC_RESTORE_DLG": "dialogs are always kept by the worker as well as in Record-Route",
-    "UAC_RESTORE_FROM_AVP": "the original From stays in the response context",
-    "UAC_RESTORE_TO_AVP": "the original To stays in the response context",
-    "UAC_CREDENTIAL": "credentials stand in the uacreg accounts",
-    "UAC_AUTH_REALM_AVP": "credentials stand in the uacreg accounts",
-    "UAC_AUTH_USERNAME_AVP": "credentials stand in the uacreg accounts",
-    "UAC_AUTH_PASSWORD_AVP": "credentials stand in the uacreg accounts",
     "UAC_REG_DB_TABLE": "the table is always called uacreg",
     "UAC_REG_RETRY_INTERVAL": "a failure is retried with growing pauses of at most 15 minutes",
     "UAC_REG_RANDOM_DELAY": "registrations are paced for each provider address; reg_delay of a row delays its first",
@@ -184,6 +178,42 @@ def rr_param(text: str) -> str:
     return text
 
 
+def avp(text: str) -> str:
+    if text and not re.fullmatch(r"\$avp\([A-Za-z0-9_:.-]+\)", text):
+        raise ValueError("write an AVP as a routing script names it, for example $avp(s:original_from)")
+    return text
+
+
+def pseudo_variable(text: str) -> str:
+    if text and not re.fullmatch(r"\$[A-Za-z_]+(\([^()\s]+\))?", text):
+        raise ValueError("write a pseudo-variable as a routing script names it, for example $avp(s:auth_user)")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class StaticCredential:
+    """One entry of the seed's parameter `credential`; the password may be an HA1, as `uac_auth(1)` says."""
+
+    username: str
+    realm: str
+    password: str = field(repr=False)
+
+
+def credentials(text: str) -> tuple[StaticCredential, ...]:
+    """Parse user:realm:password, the entries separated by white space.  An error never repeats an entry."""
+    entries = []
+    for position, entry in enumerate(text.split(), 1):
+        # Nothing can be quoted; only the password may hold a colon.
+        parts = entry.split(":", 2)
+        if len(parts) != 3 or not all(parts) or not entry.isprintable():
+            raise ValueError(
+                f"entry {position} is not USER:REALM:PASSWORD, with entries separated by white space "
+                "(a user or a realm with : or a space in it goes to the admin: Credentials)"
+            )
+        entries.append(StaticCredential(*parts))
+    return tuple(entries)
+
+
 def log_level(text: str) -> str:
     if text.upper() not in logging.getLevelNamesMapping():
         raise ValueError("write DEBUG, INFO, WARNING or ERROR")
@@ -269,6 +299,27 @@ class Env:
     rr_to_store_param: str = variable(
         "UAC_RR_TO_STORE_PARAM", rr_param, "vst", "Record-Route parameter that carries the original To.",
     )
+    restore_from_avp: str = variable(
+        "UAC_RESTORE_FROM_AVP", avp, "", "AVP that gets the original From where it is replaced; empty: none.",
+    )
+    restore_to_avp: str = variable(
+        "UAC_RESTORE_TO_AVP", avp, "", "AVP that gets the original To where it is replaced; empty: none.",
+    )
+    credentials: tuple[StaticCredential, ...] = variable(
+        "UAC_CREDENTIAL", credentials, "",
+        "Credentials for challenged calls, USER:REALM:PASSWORD, separated by white space; the last goes first.",
+        secret=True,
+    )
+    auth_realm_avp: str = variable(
+        "UAC_AUTH_REALM_AVP", pseudo_variable, "",
+        "Pseudo-variable with the realm for uac_auth; its value empty: any realm. All three UAC_AUTH_..._AVP or none.",
+    )
+    auth_username_avp: str = variable(
+        "UAC_AUTH_USERNAME_AVP", pseudo_variable, "", "Pseudo-variable with the user name for uac_auth.",
+    )
+    auth_password_avp: str = variable(
+        "UAC_AUTH_PASSWORD_AVP", pseudo_variable, "", "Pseudo-variable with the password or HA1 for uac_auth.",
+    )
     reg_db_url: str = variable(
         "UAC_REG_DB_URL", str, "",
         "Must stay empty in this version: accounts live in DATABASE_URL, and `uacreg import` brings them in.",
@@ -299,6 +350,10 @@ class Env:
             except ValueError as error:
                 shown = "the given value" if about["secret"] else repr(text)
                 raise ImproperlyConfigured(f"{about['name']}: {shown} cannot be used; {error}.") from None
+        given = {part: bool(values[f"auth_{part}_avp"]) for part in ("realm", "username", "password")}
+        if any(given.values()) and not all(given.values()):
+            missing = ", ".join(f"UAC_AUTH_{part.upper()}_AVP" for part, there in given.items() if not there)
+            raise ImproperlyConfigured(f"{missing}: not set, though the others are; set all three or none.")
         return cls(**values, replaced=tuple(name for name in REPLACED if environ.get(name)))
 
     @property
@@ -322,7 +377,10 @@ class Env:
 
 def example() -> str:
     """Return the text of `.env.example`."""
-    lines = ["# Written by `python -m trunkmgr.env`. Copy to .env and change what you need; `make run` reads it.", ""]
+    lines = [
+        "# Written by `python -m trunkmgr.env`. Copy to .env and change what you need; `make run` reads it.",
+        "# A value with $, spaces or brackets stands in single quotes.", "",
+    ]
     for item in fields(Env):
         if item.metadata:
             default = item.metadata["default"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from trunkmgr.env import BASE_DIR, REPLACED, Env, example
+from trunkmgr.env import BASE_DIR, REPLACED, Env, StaticCredential, example
 
 
 def test_defaults() -> None:
@@ -71,17 +71,44 @@ def test_nameservers_and_hosts() -> None:
     ("UAC_RESTORE_MODE", "yes", "none, manual, auto"),
     ("UAC_RESTORE_CODEC", "xor", "sealed, kamailio"),
     ("UAC_RR_FROM_STORE_PARAM", "a;b", "URI parameter"),
+    ("UAC_RESTORE_FROM_AVP", "original_from", "$avp(s:original_from)"),
+    ("UAC_RESTORE_TO_AVP", "$var(x)", "an AVP"),
+    ("UAC_AUTH_REALM_AVP", "realm", "pseudo-variable"),
+    ("UAC_AUTH_REALM_AVP", "$avp(a) $avp(b)", "pseudo-variable"),
+    ("UAC_AUTH_USERNAME_AVP", "$avp(user)", "set all three or none"),
+    ("UAC_CREDENTIAL", "alice:s3cret", "entry 1 is not USER:REALM:PASSWORD"),
+    ("UAC_CREDENTIAL", "alice:example.net:s3cret alice::s3cret", "entry 2 is not USER:REALM:PASSWORD"),
     ("UAC_REG_TIMER_INTERVAL", "0", "from 1 to 3600"),
     ("UAC_REG_TIMER_INTERVAL", "soon", "from 1 to 3600"),
 ])
 def test_a_bad_value_names_variable_value_and_cure(name: str, value: str, cure: str) -> None:
     with pytest.raises(ImproperlyConfigured) as caught:
         Env.read({name: value})
-    assert str(caught.value).startswith(f"{name}: ")
+    assert str(caught.value).startswith("UAC_AUTH_" if name.startswith("UAC_AUTH_") else f"{name}: ")
     assert cure in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["TRUNKMGR_FIELD_KEYS", "TRUNKMGR_SEAL_KEYS", "DATABASE_URL", "REDIS_URL"])
+def test_credentials_and_variables_of_the_routing_script() -> None:
+    env = Env.read({
+        "UAC_CREDENTIAL": " alice:example.net:s3:cret\n\tbob:example.org:hidden ",
+        "UAC_RESTORE_FROM_AVP": "$avp(s:from)", "UAC_RESTORE_TO_AVP": "$avp(to)",
+        "UAC_AUTH_REALM_AVP": "$avp(i:10)", "UAC_AUTH_USERNAME_AVP": "$var(user)",
+        "UAC_AUTH_PASSWORD_AVP": "$avp(s:password)",
+    })
+    assert env.credentials == (
+        StaticCredential("alice", "example.net", "s3:cret"), StaticCredential("bob", "example.org", "hidden"),
+    )
+    assert (env.restore_from_avp, env.restore_to_avp) == ("$avp(s:from)", "$avp(to)")
+    assert (env.auth_realm_avp, env.auth_username_avp, env.auth_password_avp) == (
+        "$avp(i:10)", "$var(user)", "$avp(s:password)",
+    )
+    assert "hidden" not in repr(env.credentials)
+    assert Env.read({}).credentials == ()
+
+
+@pytest.mark.parametrize("name", [
+    "TRUNKMGR_FIELD_KEYS", "TRUNKMGR_SEAL_KEYS", "DATABASE_URL", "REDIS_URL", "UAC_CREDENTIAL",
+])
 def test_the_error_of_a_secret_does_not_repeat_it(name: str) -> None:
     with pytest.raises(ImproperlyConfigured) as caught:
         Env.read({name: "mysql://hidden-value"})
@@ -93,7 +120,7 @@ def test_no_secret_in_repr() -> None:
     shown = repr(Env.read({
         "TRUNKMGR_SECRET_KEY": "hidden", "TRUNKMGR_FIELD_KEYS": key, "TRUNKMGR_SEAL_KEYS": key,
         "DATABASE_URL": "postgres://u:hidden@127.0.0.1/x", "REDIS_URL": "redis://:hidden@127.0.0.1",
-        "UAC_RESTORE_PASSWD": "hidden", "UAC_REG_DB_URL": "mysql://u:hidden@127.0.0.1/x",
+        "UAC_RESTORE_PASSWD": "hidden", "UAC_CREDENTIAL": "alice:example.net:hidden", "UAC_REG_DB_URL": "mysql://u:hidden@127.0.0.1/x",
     }))
     assert "hidden" not in shown
     assert key not in shown
