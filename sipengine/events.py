@@ -61,6 +61,10 @@ class RegistrationChanged:
     final: bool
     """An exchange ended (worth a history row); False: a REGISTER just left."""
     at: float
+    service_route: str = ""
+    path: str = ""
+    associated_uris: str = ""
+    """As the standing binding's 2xx named them (`uac.routes`)."""
 
 
 @dataclass(slots=True)

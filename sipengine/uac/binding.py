@@ -11,6 +11,7 @@ from sipengine.events import RegistrationState
 from sipengine.exceptions import ProtocolError
 from sipengine.message import Message, NameAddr
 from sipengine.message.uri import unescape
+from sipengine.uac.routes import NO_ROUTES, Routes
 
 TIMER_F = 32.0
 """64*T1: a refresh begun this long before the end of the binding may time out and still leave it standing."""
@@ -39,6 +40,7 @@ class BindingRecord:
     code: int | None = None
     reason: str = ""
     round_trip: float | None = None
+    routes: Routes = NO_ROUTES
 
 
 def refresh_after(granted: int, jitter: float) -> float:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from sipengine.events import Target
 from sipengine.message.values import MAX_CSEQ
 from sipengine.transport.flow import Flow, Listener
 from sipengine.transport.layer import WILDCARDS
 from sipengine.uac.account import UacAccount
 from sipengine.uac.lookup import escape_param, escape_user
+from sipengine.uac.routes import NO_ROUTES
 
 _DOMAIN = re.compile(r"[A-Za-z0-9._\-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
 _ADDRESS = re.compile(r"[^\s<>\"@\x00-\x1f]+")
@@ -21,7 +23,9 @@ _ADDRESS = re.compile(r"[^\s<>\"@\x00-\x1f]+")
 class Binding:
     """One binding at one registrar.  Call-ID and From tag hold for all its REGISTERs, CSeq rises over all of them."""
 
-    __slots__ = ("account", "asked", "call_id", "contact", "cseq", "entropy", "from_tag", "until_at")
+    __slots__ = (
+        "account", "asked", "call_id", "contact", "cseq", "entropy", "from_tag", "routes", "target", "until_at",
+    )  # fmt: skip
 
     def __init__(self, account: UacAccount, entropy: Callable[[int], bytes]) -> None:
         self.account = account
@@ -34,9 +38,16 @@ class Binding:
         self.until_at: float | None = None
         self.asked = account.expires
         """Seconds to ask for; a 423 raises it."""
+        self.routes = NO_ROUTES
+        self.target: Target | None = None
+        """The server that granted it."""
 
     def stands(self, now: float) -> bool:
         return self.until_at is not None and self.until_at > now
+
+    def lapse(self) -> None:
+        """Forget what holds only while the binding stands."""
+        self.until_at, self.routes, self.target = None, NO_ROUTES, None
 
     @property
     def ruri(self) -> bytes:
@@ -59,6 +70,8 @@ class Binding:
             (b"To", aor),
             (b"Call-ID", self.call_id.encode()),
             (b"CSeq", b"%d REGISTER" % self.cseq),
+            # RFC 3327 §5.1: in every REGISTER, so that no proxy on the way need refuse it for want of the extension.
+            (b"Supported", b"path"),
         ]
         contact = self._contact(flow, contact_addr)
         old = self.contact or contact

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Protocol
 
 from sipengine.configuration import Configuration
-from sipengine.events import Event, RegistrationChanged, RegistrationState, Trigger
+from sipengine.events import Event, RegistrationChanged, RegistrationState, Target, Trigger
 from sipengine.timerqueue import NEVER, TimerQueue
 from sipengine.uac.account import UacAccount
 from sipengine.uac.binding import (
@@ -31,6 +31,7 @@ from sipengine.uac.digest import Credentials
 from sipengine.uac.pacing import Pacing, Priority
 from sipengine.uac.register import Binding, problem_of
 from sipengine.uac.request import Agent, Exchange, Outcome, Request, Requests
+from sipengine.uac.routes import Routes
 
 CSEQ_JUMP = 10
 """Added at a restart: the last REGISTERs before it may not have reached the database."""
@@ -100,8 +101,12 @@ class Registration:
         self.generation, self.failures = record.generation, record.failures
         self.granted, self.target, self.realm_seen = record.granted, record.target, record.realm_seen
         self.code, self.reason, self.round_trip = record.code, record.reason, record.round_trip
+        binding.routes = record.routes
+        if not record.failures:
+            # After a failure it is the target that failed.
+            binding.target = _target(record.target)
         if not binding.stands(now):
-            binding.until_at = None
+            binding.lapse()
 
     def want(self, kind: Kind, trigger: Trigger, now: float) -> None:
         """Send as soon as nothing is outstanding (RFC 3261 §10.2); the newest wish wins."""
@@ -194,7 +199,7 @@ class Registration:
             self._register_ended(outcome)
         elif self.kind is Kind.UNREGISTER:
             if outcome.code is not None and outcome.code // 100 == 2:
-                self.binding.until_at = None
+                self.binding.lapse()
             self._rest(now)
         if self.exchange is None and (self.queued is not None or self.kind is Kind.DEPART):
             self._go_on(now)
@@ -217,6 +222,7 @@ class Registration:
             if granted is None or outcome.sent_at is None:
                 self._failed(outcome, "no_binding")
             else:
+                self.binding.routes, self.binding.target = Routes.of(message), outcome.target
                 self._succeeded(granted, outcome.sent_at, now)
         elif code == 423 and self.rounds_423 < MAX_423 and self._ask_longer(number_of(message, b"Min-Expires")):
             self.rounds_423 += 1
@@ -255,7 +261,7 @@ class Registration:
         self.failures += 1
         self.rounds_423 = 0
         if not self.binding.stands(now):
-            self.binding.until_at = None
+            self.binding.lapse()
         wait = back_off(self.failures, self.state is RegistrationState.REFUSED, self.owner.jitter())
         self._schedule(now + max(wait, outcome.retry_after), guard_delay(None))
         self.emit(now)
@@ -267,7 +273,7 @@ class Registration:
         self.next_attempt_at = None
         self.due = NEVER
         if not self.binding.stands(now):
-            self.binding.until_at = None
+            self.binding.lapse()
             self.granted = None
         self.emit(now, final)
         if self.removed and self.queued is None:
@@ -323,6 +329,8 @@ class Registration:
             next_attempt_at=self.next_attempt_at, generation=self.generation, failures=self.failures,
             call_id=binding.call_id, cseq=binding.cseq, from_tag=binding.from_tag, contact=binding.contact,
             target=self.target, round_trip=self.round_trip, realm_seen=self.realm_seen, final=final, at=now,
+            service_route=binding.routes.service_route, path=binding.routes.path,
+            associated_uris=binding.routes.associated_uris,
         )  # fmt: skip
 
     def emit(self, now: float, final: bool = True) -> None:
@@ -410,6 +418,16 @@ class Registrations:
         registration = self._all.get(l_uuid)
         return None if registration is None else registration.snapshot(self._now)
 
+    def service_route(self, l_uuid: str) -> bytes:
+        """The Route of a request that this account sends (RFC 3608 §5); empty without one, or without a binding."""
+        registration = self._all.get(l_uuid)
+        return b"" if registration is None else registration.binding.routes.service_route.encode()
+
+    def target(self, l_uuid: str) -> Target | None:
+        """The server that holds the account's binding; None without a binding."""
+        registration = self._all.get(l_uuid)
+        return None if registration is None else registration.binding.target
+
     def next_at(self) -> float:
         return min(self.timers.next_at(), self.pacing.next_at())
 
@@ -454,6 +472,13 @@ class Registrations:
 
 def _host_port(address: tuple[str, int]) -> str:
     return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+
+
+def _target(text: str) -> Target | None:
+    """Read `transport:host:port`, as an event has it."""
+    transport, _, rest = text.partition(":")
+    host, _, port = rest.rpartition(":")
+    return Target(transport, (host.strip("[]"), int(port))) if host and port.isdigit() else None
 
 
 def _ignore(outcome: Outcome) -> None:

@@ -208,6 +208,12 @@ class TestShow:
         shown = json.loads(run("uacreg", "show", "4711", "--json"))
         assert shown["password"] == "set" and shown["registration"]["code"] == 403
 
+    def test_show_tells_what_the_provider_named(self, run: Any, worker: Node) -> None:
+        Registration.objects.update(service_route="<sip:edge.example;lr>", associated_uris="<tel:+49>")
+        said = run("uacreg", "show", "4711")
+        assert "calls go by (Service-Route)    <sip:edge.example;lr>" in said and "<tel:+49>" in said
+        assert json.loads(run("uacreg", "show", "4711", "--json"))["registration"]["associated_uris"] == "<tel:+49>"
+
     def test_a_row_by_foreign_hands_shows(self, run: Any) -> None:
         with connection.cursor() as cursor:
             columns = [field.column for field in UacReg._meta.concrete_fields if field.name != "id"]

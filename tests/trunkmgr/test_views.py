@@ -216,6 +216,14 @@ class TestTrunk:
         page = web.get("/status/one/").content.decode()
         assert "Working since" in page
         assert "3600 s asked, 3600 s granted" in page
+        assert "Calls go by" not in page
+
+    def test_what_the_provider_named_is_shown(self, web: Client) -> None:
+        told = {"service_route": "<sip:edge.example;lr>", "path": "<sip:p.example;lr>", "associated_uris": "<tel:+49>"}
+        trunk("one", node(), **told)
+        page = web.get("/status/one/").content.decode()
+        for text in ("&lt;sip:edge.example;lr&gt;", "&lt;sip:p.example;lr&gt;", "&lt;tel:+49&gt;"):
+            assert text in page
 
     @pytest.mark.parametrize(("values", "texts"), [
         ({"state": "registered", "code": None, "reason": "", "trigger": "recovery"}, ["Kept over a restart"]),

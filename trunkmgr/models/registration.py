@@ -66,6 +66,16 @@ class Registration(models.Model):
     )
     round_trip = models.FloatField(null=True, help_text="Seconds from REGISTER to its final answer.")
     realm_seen = models.CharField(max_length=128, default="", blank=True)
+    service_route = models.CharField(
+        max_length=1024, default="", blank=True, help_text="Route of calls that this account makes (RFC 3608).",
+    )
+    path = models.CharField(
+        max_length=1024, default="", blank=True, help_text="The provider's way to us, as it told it (RFC 3327).",
+    )
+    associated_uris = models.CharField(
+        max_length=4096, default="", blank=True,
+        help_text="Identities of this account, the usual one first (P-Associated-URI, RFC 7315).",
+    )
 
     def __str__(self) -> str:
         return f"{self.account_id}: {self.get_state_display()}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sipengine.uac.binding import BindingRecord
+from sipengine.uac.routes import Routes
 from trunkmgr.models import Node, Registration
 from trunkmgr.services import calls, nodes, registrations
 from trunkmgr.sip.bridge import Batch
@@ -41,6 +42,7 @@ def own(node: Node) -> dict[str, int]:
 _RECORD = (
     "account_id", "call_id", "from_tag", "cseq", "contact", "granted", "bound_until_time", "next_attempt_time",
     "generation", "failures", "target", "realm_seen", "code", "reason", "round_trip",
+    "service_route", "path", "associated_uris",
 )
 
 
@@ -58,4 +60,5 @@ def _record(row: Mapping[str, Any], clock: Clock) -> BindingRecord:
         bound_until_at=clock.at(bound) if bound else None, next_attempt_at=clock.at(planned) if planned else None,
         generation=row["generation"], failures=row["failures"], target=row["target"], realm_seen=row["realm_seen"],
         code=row["code"], reason=row["reason"], round_trip=row["round_trip"],
+        routes=Routes(row["service_route"], row["path"], row["associated_uris"]),
     )

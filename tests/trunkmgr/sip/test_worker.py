@@ -47,7 +47,8 @@ class Peer(asyncio.DatagramProtocol):
             to = next(line for line in lines if line.startswith("To:")) + ";tag=r"
             contacts = [line for line in lines if line.startswith("Contact:") and "expires=0" not in line]
             contact = [line + ";expires=60" for line in contacts]
-            answer = "\r\n".join(["SIP/2.0 200 OK", *kept, to, *contact, "Content-Length: 0", "", ""])
+            route = f"Service-Route: <sip:{PROVIDER};lr>"
+            answer = "\r\n".join(["SIP/2.0 200 OK", *kept, to, *contact, route, "Content-Length: 0", "", ""])
             self.transport.sendto(answer.encode(), address)
         self.messages.put_nowait(text)
 
@@ -322,6 +323,7 @@ def test_a_restart_keeps_a_binding_that_stands(run: Callable[..., None]) -> None
     async def second(stand: Stand) -> None:
         record = await sync_to_async(store.binding_records)(stand.worker.node, stand.worker.clock)
         assert record["alice"].cseq == 1
+        assert record["alice"].routes.service_route == f"<sip:{PROVIDER};lr>"
         assert 40 < record["alice"].bound_until_at - stand.worker.clock.now() <= 60
         assert "alice" in stand.worker.endpoint.registrations
 
