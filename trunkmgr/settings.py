@@ -199,6 +199,10 @@ UNFOLD = {
                         "link": reverse_lazy("admin:trunkmgr_provider_changelist"),
                     },
                     {"title": "Domains", "icon": "dns", "link": reverse_lazy("admin:trunkmgr_domain_changelist")},
+                    {
+                        "title": "Credentials", "icon": "key",
+                        "link": reverse_lazy("admin:trunkmgr_credential_changelist"),
+                    },
                 ],
             },
             {

@@ -63,6 +63,8 @@ class Credentials:
     username: bytes
     password: bytes = field(default=b"", repr=False)
     ha1: bytes = field(default=b"", repr=False)
+    realm: bytes = b""
+    """The only realm they answer; empty: any."""
 
     def __bool__(self) -> bool:
         return bool(self.password or self.ha1)

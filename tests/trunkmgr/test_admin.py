@@ -297,7 +297,7 @@ def test_every_page_opens_and_asks_nobody_else(web: Client) -> None:
     call = Call.objects.create(key="k", call_id="c", l_uuid="uuid-1", direction="in", started_time=now)
     Domain.objects.create(l_domain="pbx.example", next_hop="sip:127.0.0.3")
     pages = [reverse("admin:index"), reverse(ADD), change_url(account)]
-    models = ("uacreg", "provider", "domain", "node", "registrationevent", "call")
+    models = ("uacreg", "provider", "domain", "credential", "node", "registrationevent", "call")
     pages += [reverse(f"admin:trunkmgr_{model}_changelist") for model in models]
     pages += [reverse(f"admin:trunkmgr_{name}_change", args=[row.pk]) for name, row in (
         ("node", node), ("registrationevent", event), ("call", call),
@@ -305,6 +305,7 @@ def test_every_page_opens_and_asks_nobody_else(web: Client) -> None:
     beat = ("periodictask", "intervalschedule", "crontabschedule", "solarschedule", "clockedschedule")
     pages += [reverse(f"admin:django_celery_beat_{model}_changelist") for model in beat]
     pages += [reverse("admin:django_celery_beat_periodictask_add"), reverse("admin:auth_user_add")]
+    pages.append(reverse("admin:trunkmgr_credential_add"))
     for page in pages:
         response = web.get(page)
         assert response.status_code == 200, page

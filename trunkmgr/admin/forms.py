@@ -1,4 +1,4 @@
-"""The account form: the seed's columns, our options and two write-only secrets on one page."""
+"""Forms with write-only secrets: the account with the seed's columns and our options on one page, and credentials."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from unfold.widgets import (
     UnfoldBooleanWidget,
 )
 
-from trunkmgr.models import Provider, UacReg, UacRegOptions
+from trunkmgr.models import Credential, Provider, UacReg, UacRegOptions
 from trunkmgr.models.credential import Secret
 from trunkmgr.models.uacreg import FLAG_DISABLED
 from trunkmgr.services import accounts
 
-SECRETS = ("auth_password", "auth_ha1")
 #: Columns that may be left blank, because `accounts.fill_in` knows their usual value.
 FILLED_IN = ("l_uuid", "l_username", "l_domain", "r_domain", "auth_username")
 
@@ -29,8 +28,36 @@ def _secret_field(label: str, help_text: str) -> forms.CharField:
     return forms.CharField(label=label, required=False, strip=False, widget=widget, help_text=help_text, max_length=128)
 
 
-class UacRegForm(forms.ModelForm):  # type: ignore[type-arg]
+def _removal_field(what: str) -> forms.BooleanField:
+    return forms.BooleanField(label=f"Remove the stored {what}", required=False, widget=UnfoldBooleanWidget)
+
+
+class SecretsForm(forms.ModelForm):  # type: ignore[type-arg]
     """A secret that is left blank keeps what is stored; nothing stored is ever shown."""
+
+    secrets: dict[str, tuple[str, str]] = {}
+    """Column of each secret: the field that removes it, and what to say of it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, (_, about) in self.secrets.items():
+            self.initial.pop(name, None)
+            kept = "Set. Left blank: stays as it is." if getattr(self.instance, name) else "Not set."
+            self.fields[name].help_text = f"{kept} {about}".strip()
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        for name, (removal, _) in self.secrets.items():
+            typed, removing = cleaned.get(name), cleaned.pop(removal, False)
+            if typed and removing:
+                self.add_error(name, "Either enter a new value or remove the stored one.")
+            cleaned[name] = Secret(typed) if typed else Secret() if removing else getattr(self.instance, name)
+            setattr(self.instance, name, cleaned[name])
+        return cleaned
+
+
+class UacRegForm(SecretsForm):
+    """An account with our options; what `accounts.fill_in` knows may be left blank."""
 
     enabled = forms.BooleanField(
         required=False, initial=True, widget=UnfoldBooleanSwitchWidget,
@@ -46,9 +73,13 @@ class UacRegForm(forms.ModelForm):  # type: ignore[type-arg]
     )
     note = forms.CharField(required=False, max_length=200, widget=UnfoldAdminTextInputWidget)
     auth_password = _secret_field("Password", "")
-    clear_password = forms.BooleanField(label="Remove the stored password", required=False, widget=UnfoldBooleanWidget)
+    clear_password = _removal_field("password")
     auth_ha1 = _secret_field("HA1", "")
-    clear_ha1 = forms.BooleanField(label="Remove the stored HA1", required=False, widget=UnfoldBooleanWidget)
+    clear_ha1 = _removal_field("HA1")
+    secrets = {
+        "auth_password": ("clear_password", ""),
+        "auth_ha1": ("clear_ha1", "32 hex digits, MD5; used instead of the password."),
+    }
 
     class Meta:
         model = UacReg
@@ -70,10 +101,6 @@ class UacRegForm(forms.ModelForm):  # type: ignore[type-arg]
         for name, text in usual.items():
             if name in self.fields:
                 self.fields[name].help_text = f"{self.fields[name].help_text} {text}".strip()
-        for name, extra in (("auth_password", ""), ("auth_ha1", " 32 hex digits, MD5; used instead of the password.")):
-            self.initial.pop(name, None)
-            kept = "Set. Left blank: stays as it is." if getattr(self.instance, name) else "Not set."
-            self.fields[name].help_text = kept + extra
         if self.instance.pk:
             options = self.instance.get_options()
             self.initial.update({
@@ -82,14 +109,8 @@ class UacRegForm(forms.ModelForm):  # type: ignore[type-arg]
             })
 
     def clean(self) -> dict[str, Any]:
-        cleaned = super().clean() or self.cleaned_data
+        cleaned = super().clean()
         self._fill_in(cleaned)
-        for name, clear in (("auth_password", "clear_password"), ("auth_ha1", "clear_ha1")):
-            typed, clearing = cleaned.get(name), cleaned.pop(clear, False)
-            if typed and clearing:
-                self.add_error(name, "Either enter a new value or remove the stored one.")
-            cleaned[name] = Secret(typed) if typed else Secret() if clearing else getattr(self.instance, name)
-            setattr(self.instance, name, cleaned[name])
         flags = self.instance.flags
         self.instance.flags = flags & ~FLAG_DISABLED if cleaned.get("enabled") else flags | FLAG_DISABLED
         return cleaned
@@ -110,3 +131,20 @@ class UacRegForm(forms.ModelForm):  # type: ignore[type-arg]
         for name in ("provider", "inbound_identity", "note"):
             setattr(options, name, self.cleaned_data[name])
         return options
+
+
+class CredentialForm(SecretsForm):
+    """A credential; password or HA1, not both."""
+
+    password = _secret_field("Password", "")
+    clear_password = _removal_field("password")
+    ha1 = _secret_field("HA1", "")
+    clear_ha1 = _removal_field("HA1")
+    secrets = {
+        "password": ("clear_password", ""),
+        "ha1": ("clear_ha1", "32 hex digits: the MD5 of user:realm:password, instead of the password."),
+    }
+
+    class Meta:
+        model = Credential
+        fields = ("realm", "username", "provider", "account", "note")

@@ -19,3 +19,14 @@ class ServiceAdmin(ModelAdmin):
         except ValidationError as error:
             messages.error(request, " ".join(error.messages))
             return HttpResponseRedirect(request.get_full_path())
+
+
+def with_stored_secrets(fieldsets: Any, pairs: Any, obj: Any) -> Any:
+    """Offer to remove a secret (`pairs` of its column and the field that removes it) only where one is stored."""
+    removable = set(pairs)
+    return [
+        (title, {**about, "fields": tuple(
+            item[0] if item in removable and not (obj and getattr(obj, item[0])) else item for item in about["fields"]
+        )})
+        for title, about in fieldsets
+    ]

@@ -14,7 +14,7 @@ from unfold.decorators import display
 
 from trunkmgr import payloads, selectors
 from trunkmgr.admin.forms import UacRegForm
-from trunkmgr.admin.service import ServiceAdmin
+from trunkmgr.admin.service import ServiceAdmin, with_stored_secrets
 from trunkmgr.causes import Shown
 from trunkmgr.exceptions import NoWorker
 from trunkmgr.models import Domain, Order, Registration, UacReg
@@ -78,14 +78,9 @@ class UacRegAdmin(ServiceAdmin):
         return ("l_uuid",) if obj else ()
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Offer to remove a secret only where one is stored."""
-        pairs = {("auth_password", "clear_password"), ("auth_ha1", "clear_ha1")}
-        return [
-            (title, {**about, "fields": tuple(
-                item[0] if item in pairs and not (obj and getattr(obj, item[0])) else item for item in about["fields"]
-            )})
-            for title, about in self.fieldsets
-        ]
+        return with_stored_secrets(
+            self.fieldsets, (("auth_password", "clear_password"), ("auth_ha1", "clear_ha1")), obj,
+        )
 
     def view_on_site(self, obj: UacReg) -> str:
         return reverse("status:trunk", args=[obj.l_uuid])

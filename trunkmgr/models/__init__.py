@@ -1,6 +1,7 @@
 """The tables of trunkmgr, one module a subject."""
 
 from trunkmgr.models.call import Call
+from trunkmgr.models.credential import Credential
 from trunkmgr.models.node import Change, Node, Order
 from trunkmgr.models.provider import Provider
 from trunkmgr.models.registration import Registration, RegistrationEvent
@@ -10,6 +11,7 @@ from trunkmgr.models.uacreg import UacReg, UacRegOptions
 __all__ = [
     "Call",
     "Change",
+    "Credential",
     "Domain",
     "Node",
     "Order",

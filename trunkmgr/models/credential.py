@@ -1,9 +1,10 @@
-"""A text field that is encrypted at rest.
+"""Secrets at rest, and the credentials that challenges of calls are answered with.
 
 The column holds ``enc1:`` and a Fernet token (newest of `settings.FIELD_KEYS`); what has no prefix is clear text,
 as Kamailio stores it. In Python the value is a `Secret`, which shows nothing until `reveal()` is called. Loading a
 row decrypts nothing, so one token that no key opens takes down neither a list nor the other accounts, and saving such
-a row writes the token back as it was. See docs/decisions/0001-secrets.md.
+a row writes the token back as it was. See docs/decisions/0001-secrets.md.  Which credentials go first is decided by
+`trunkmgr.sip.snapshot`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.core.signals import setting_changed
 from django.db import connections, models, router
 from django.db.models.lookups import Exact, IsNull
 
 from trunkmgr.exceptions import UndecryptableSecret
+from trunkmgr.models import validators
 
 PREFIX = "enc1:"
 
@@ -148,6 +151,73 @@ class SecretField(models.TextField):  # type: ignore[type-arg]
     def value_to_string(self, obj: models.Model) -> str:
         # dumpdata emits the token.
         return str(self.get_prep_value(self.value_from_object(obj)))
+
+
+def check_secrets(row: models.Model, password: str, ha1: str) -> None:
+    """Refuse a password or HA1 that cannot be sent; a stored one that no key opens is left as it is."""
+    for name, check in ((password, validators.plain_text), (ha1, validators.ha1)):
+        try:
+            clear = getattr(row, name).reveal()
+        except UndecryptableSecret:
+            continue
+        try:
+            if clear:
+                check(clear)
+        except ValidationError as error:
+            raise ValidationError({name: error}) from error
+
+
+class Credential(models.Model):
+    """A user and a secret for one realm, of one account, of all accounts of a provider, or of every account."""
+
+    realm = models.CharField(
+        max_length=128, default="", blank=True, validators=[validators.plain_text],
+        help_text="The realm of the challenge, letter by letter; empty answers every realm of the account or provider.",
+    )
+    username = models.CharField("user", max_length=128, validators=[validators.plain_text])
+    password = SecretField(default="", blank=True)
+    ha1 = SecretField("HA1", default="", blank=True)
+    provider = models.ForeignKey(
+        "trunkmgr.Provider", on_delete=models.CASCADE, null=True, blank=True, related_name="credentials",
+        help_text="Only calls of this provider's accounts.",
+    )
+    # Deleted with their owner: without it they would answer for everybody.
+    account = models.ForeignKey(
+        "trunkmgr.UacReg", to_field="l_uuid", on_delete=models.CASCADE, db_constraint=False, db_column="l_uuid",
+        null=True, blank=True, related_name="credentials", help_text="Only calls of this account.",
+    )
+    note = models.CharField(max_length=200, default="", blank=True, validators=[validators.plain_text])
+
+    class Meta:
+        ordering = ["realm", "username", "pk"]
+
+    def __str__(self) -> str:
+        return f"{self.username} in {self.realm or 'any realm'}"
+
+    @property
+    def scope(self) -> str:
+        """Whose calls it answers for."""
+        if self.account_id:
+            return f"account {self.account_id}"
+        return f"provider {self.provider}" if self.provider_id else "every account"
+
+    def clean(self) -> None:
+        """Check what no column can say alone."""
+        if self.account_id and self.provider_id:
+            raise ValidationError({"account": "Choose the account or the provider, not both."})
+        if bool(self.password) == bool(self.ha1):
+            many = "both a password and an HA1; keep" if self.password else "neither password nor HA1; enter"
+            raise ValidationError({"password": f"The credential has {many} one of them."})
+        if not self.realm and self.ha1:
+            raise ValidationError({"realm": "An HA1 is made for one realm: enter it, or take the password."})
+        if not self.realm and not self.account_id and not self.provider_id:
+            raise ValidationError({
+                "realm": "Without realm, account and provider it would answer whoever asks; enter one of them.",
+            })
+        check_secrets(self, "password", "ha1")
+        others = Credential.objects.filter(realm=self.realm, username=self.username).exclude(pk=self.pk)
+        if (self.account_id, self.provider_id) in others.values_list("account_id", "provider_id"):
+            raise ValidationError({"username": f"There is one for {self} of {self.scope} already; change that one."})
 
 
 def rotate_secrets(chunk: int = 500) -> tuple[int, int]:

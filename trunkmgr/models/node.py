@@ -38,9 +38,10 @@ class Change(models.Model):
         UACREG = "uacreg"
         PROVIDER = "provider"
         DOMAIN = "domain"
+        CREDENTIAL = "credential"
 
     table = models.CharField(max_length=16, choices=Table.choices)
-    key = models.CharField(max_length=128, help_text="l_uuid, provider id or l_domain.")
+    key = models.CharField(max_length=128, help_text="l_uuid, l_domain, or the id of a provider or credential.")
     time = models.DateTimeField(auto_now_add=True)
     who = models.CharField(max_length=150, default="", blank=True)
 

@@ -11,9 +11,8 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator
 from django.db import models
 
-from trunkmgr.exceptions import UndecryptableSecret
 from trunkmgr.models import validators
-from trunkmgr.models.credential import SecretField
+from trunkmgr.models.credential import SecretField, check_secrets
 
 #: Bit of `flags` that the seed module calls disabled; the only one an operator may set.
 FLAG_DISABLED = 1
@@ -106,16 +105,7 @@ class UacReg(models.Model):
         """Check what no column can say alone; a stored secret that no key opens is left as it is."""
         if not self.auth_password and not self.auth_ha1:
             raise ValidationError({"auth_password": "The account has neither password nor HA1; enter one of them."})
-        for name, check in (("auth_password", validators.plain_text), ("auth_ha1", validators.ha1)):
-            try:
-                clear = getattr(self, name).reveal()
-            except UndecryptableSecret:
-                continue
-            try:
-                if clear:
-                    check(clear)
-            except ValidationError as error:
-                raise ValidationError({name: error}) from error
+        check_secrets(self, "auth_password", "auth_ha1")
 
 
 class UacRegOptions(models.Model):

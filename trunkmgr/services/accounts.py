@@ -10,7 +10,7 @@ from django.db import IntegrityError, transaction
 from trunkmgr import selectors
 from trunkmgr.models import Change, Domain, Registration, UacReg, UacRegOptions
 from trunkmgr.models.uacreg import FLAG_DISABLED
-from trunkmgr.services import changes
+from trunkmgr.services import changes, credentials
 
 
 def fill_in(account: UacReg, options: UacRegOptions | None = None) -> None:
@@ -74,6 +74,7 @@ def remove(l_uuid: str, who: str = "") -> bool:
         # By hand: the constraint is not in the database, because a foreign uacreg table may be elsewhere.
         Registration.objects.filter(account=account).delete()
         UacRegOptions.objects.filter(account=account).delete()
+        credentials.remove_of_account(l_uuid, who)
         account.delete()
         changes.log(Change.Table.UACREG, l_uuid, who)
     return True

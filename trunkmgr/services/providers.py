@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db import transaction
 
-from trunkmgr.models import Change, Provider, UacReg
+from trunkmgr.models import Change, Credential, Provider, UacReg
 from trunkmgr.services import changes
 
 
@@ -18,11 +18,13 @@ def save(provider: Provider, who: str = "") -> Provider:
 
 
 def remove(pk: int, who: str = "") -> bool:
-    """Delete a provider; False when there is none.  Its accounts stay and lose its proxy."""
+    """Delete a provider; False when there is none.  Its accounts stay and lose its proxy, its credentials go."""
     with transaction.atomic():
         accounts = list(UacReg.objects.filter(options__provider=pk).values_list("l_uuid", flat=True))
+        credentials = [str(key) for key in Credential.objects.filter(provider=pk).values_list("pk", flat=True)]
         if not Provider.objects.filter(pk=pk).delete()[0]:
             return False
         changes.log(Change.Table.PROVIDER, str(pk), who)
         changes.log(Change.Table.UACREG, accounts, who)
+        changes.log(Change.Table.CREDENTIAL, credentials, who)
     return True

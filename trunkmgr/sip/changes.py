@@ -14,8 +14,8 @@ from typing import Any
 from django.db.models import Max, Q
 from django.utils import timezone
 
-from trunkmgr.models import Change, Domain, Provider, UacReg
-from trunkmgr.sip.snapshot import Pbx, Peers, Snapshot, Trunk, pbx_of, provider_of, trunk_of
+from trunkmgr.models import Change, Credential, Domain, Provider, UacReg
+from trunkmgr.sip.snapshot import Pbx, Peers, Scoped, Snapshot, Trunk, credential_of, pbx_of, provider_of, trunk_of
 
 log = logging.getLogger("trunkmgr.sip")
 
@@ -34,6 +34,7 @@ class Patch:
     trunks: dict[str, Trunk | None] = field(default_factory=dict)
     domains: dict[str, Pbx | None] = field(default_factory=dict)
     providers: dict[int, Peers | None] = field(default_factory=dict)
+    credentials: dict[int, Scoped | None] = field(default_factory=dict)
 
     def keep_known(self, known: Mapping[str, Trunk]) -> None:
         """Leave accounts as we knew them whose secret no key opens by now: what registers goes on registering."""
@@ -42,7 +43,7 @@ class Patch:
                 del self.trunks[l_uuid]
 
     def __bool__(self) -> bool:
-        return bool(self.trunks or self.domains or self.providers)
+        return bool(self.trunks or self.domains or self.providers or self.credentials)
 
 
 class ChangeLog:
@@ -91,6 +92,10 @@ def read_rows(changed: Iterable[tuple[str, str]]) -> Patch:
         patch.domains.update(dict.fromkeys(name.lower() for name in keys[Change.Table.DOMAIN]))
         rows = Domain.objects.filter(l_domain__in=keys[Change.Table.DOMAIN])
         patch.domains.update({row.l_domain.lower(): pbx_of(row) for row in rows})
+    if keys[Change.Table.CREDENTIAL]:
+        numbers = {int(key) for key in keys[Change.Table.CREDENTIAL]}
+        patch.credentials.update(dict.fromkeys(numbers))
+        patch.credentials.update(read_credentials(Q(pk__in=numbers)))
     l_uuids = sorted(keys[Change.Table.UACREG])
     patch.trunks.update(dict.fromkeys(l_uuids))
     starts = range(0, len(l_uuids), ROWS_PER_QUERY)
@@ -108,6 +113,12 @@ def read_trunks(condition: Q) -> dict[str, Trunk]:
     return {row.l_uuid: trunk_of(row) for row in rows}
 
 
+def read_credentials(condition: Q) -> dict[int, Scoped]:
+    """Read credentials by id, without those that no key of ours opens."""
+    rows = ((row.pk, credential_of(row)) for row in Credential.objects.filter(condition))
+    return {pk: scoped for pk, scoped in rows if scoped is not None}
+
+
 def read_snapshot() -> Snapshot:
     """Read everything; raise UndecryptableSecret when accounts hold secrets and our keys open none of them."""
     trunks = read_trunks(Q())
@@ -120,6 +131,7 @@ def read_snapshot() -> Snapshot:
         trunks=trunks,
         domains={row.l_domain.lower(): pbx_of(row) for row in Domain.objects.all()},
         providers={row.pk: provider_of(row) for row in Provider.objects.all()},
+        credentials=read_credentials(Q()),
     )
 
 
@@ -130,6 +142,7 @@ def compare(old: Snapshot) -> Patch:
         trunks=_difference(old.trunks, new.trunks),
         domains=_difference(old.domains, new.domains),
         providers=_difference(old.providers, new.providers),
+        credentials=_difference(old.credentials, new.credentials),
     )
     patch.keep_known(old.trunks)
     return patch

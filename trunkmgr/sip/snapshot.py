@@ -1,4 +1,4 @@
-"""An immutable picture of accounts, domains and providers: what routing, admission and registrations read.
+"""An immutable picture of accounts, domains, providers and credentials: what routing, admission and registrations read.
 
 Patched row by row into a new picture and swapped whole, so that a request sees one state from its start to its end.
 Reads no table (`changes` does) and opens no socket: names of hosts stay names, `middleware.Admission` learns their
@@ -15,9 +15,10 @@ from functools import lru_cache
 from typing import TypeVar
 
 from sipengine.uac.account import UacAccount
+from sipengine.uac.digest import Credentials
 from sipengine.uac.lookup import AccountTable
 from trunkmgr.exceptions import UndecryptableSecret
-from trunkmgr.models import Domain, Provider, UacReg, UacRegOptions
+from trunkmgr.models import Credential, Domain, Provider, UacReg, UacRegOptions
 
 log = logging.getLogger("trunkmgr.sip")
 
@@ -43,6 +44,16 @@ class Trunk:
         """Host that REGISTER goes to, a name or an address."""
         return host_of(self.account.auth_proxy or self.account.r_domain)
 
+    @property
+    def credentials(self) -> tuple[Credentials, ...]:
+        """The account's own, as it registers with them; none where it has no secret."""
+        account = self.account
+        own = Credentials(
+            (account.auth_username or account.r_username).encode(), account.auth_password.encode(),
+            account.auth_ha1.encode(), account.realm.encode(),
+        )
+        return (own,) if own else ()
+
 
 @dataclass(frozen=True, slots=True)
 class Peers:
@@ -63,6 +74,19 @@ class Pbx:
 
 
 @dataclass(frozen=True, slots=True)
+class Scoped:
+    """A row of credentials and whose calls it answers for: an account's, a provider's, or everybody's."""
+
+    credentials: Credentials
+    l_uuid: str | None
+    provider_id: int | None
+
+    @property
+    def owner(self) -> str | int | None:
+        return self.l_uuid or self.provider_id
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything of the tables that SIP needs, at one moment."""
 
@@ -72,21 +96,27 @@ class Snapshot:
     domains: Mapping[str, Pbx] = field(default_factory=dict)
     """By l_domain, lower case."""
     providers: Mapping[int, Peers] = field(default_factory=dict)
+    credentials: Mapping[int, Scoped] = field(default_factory=dict)
+    _by_owner: Mapping[str | int | None, tuple[Credentials, ...]] = field(default_factory=dict, repr=False)
 
     def patched(
         self,
         trunks: Mapping[str, Trunk | None] | None = None,
         domains: Mapping[str, Pbx | None] | None = None,
         providers: Mapping[int, Peers | None] | None = None,
+        credentials: Mapping[int, Scoped | None] | None = None,
     ) -> Snapshot:
         """Return a new picture with these rows put in; None takes one out."""
         table = self.table
         if trunks:
             table = table.without(*(key for key, trunk in trunks.items() if trunk is None))
             table = table.with_accounts(trunk.account for trunk in trunks.values() if trunk is not None)
+        rows = _merged(self.credentials, credentials)
         return replace(
             self,
             table=table,
+            credentials=rows,
+            _by_owner=_by_owner(rows) if credentials else self._by_owner,
             trunks=_merged(self.trunks, trunks),
             domains=_merged(self.domains, domains),
             providers=_merged(self.providers, providers),
@@ -96,6 +126,21 @@ class Snapshot:
         """URI of the PBX that serves this local domain."""
         pbx = self.domains.get(l_domain.lower())
         return pbx.next_hop if pbx else None
+
+    def credentials_for(self, trunk: Trunk) -> tuple[Credentials, ...]:
+        """Whatever may answer a challenge to a call of this account; the first that fits the realm is the one.
+
+        The account's own, its rows, those of its provider, then those of everybody. Among account and provider one
+        that names a realm goes before one that takes any, which would leave it nothing; of equals the youngest.
+        """
+        found, rows = trunk.credentials, self._by_owner
+        if not rows:
+            return found
+        if trunk.provider_id is not None:
+            found = (*found, *rows.get(trunk.account.l_uuid, ()), *rows.get(trunk.provider_id, ()))
+        else:
+            found = (*found, *rows.get(trunk.account.l_uuid, ()))
+        return (*sorted(found, key=_any_realm), *rows.get(None, ()))
 
     def provider_peers(self) -> Peers:
         """Who may bring us calls: configured addresses, and the hosts that accounts register at."""
@@ -147,6 +192,18 @@ def provider_of(row: Provider) -> Peers:
     return replace(peers, udp_only=row.size_rule == Provider.SizeRule.UDP_ONLY)
 
 
+def credential_of(row: Credential) -> Scoped | None:
+    """Make the engine's value of a row; None when no key of ours opens its secret."""
+    try:
+        credentials = Credentials(
+            row.username.encode(), row.password.reveal().encode(), row.ha1.reveal().encode(), row.realm.encode(),
+        )
+    except UndecryptableSecret as error:
+        log.error("The credential %s (%s) answers no challenge. %s", row.pk, row, error)
+        return None
+    return Scoped(credentials, row.account_id, row.provider_id)
+
+
 def peers_of(addresses: str, uris: Iterable[str]) -> Peers:
     """Read addresses or networks, one a line, and the hosts of some URIs.
 
@@ -188,6 +245,17 @@ def numeric(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return ipaddress.ip_address(host)
     except ValueError:
         return None
+
+
+def _any_realm(credentials: Credentials) -> bool:
+    return not credentials.realm
+
+
+def _by_owner(rows: Mapping[int, Scoped]) -> Mapping[str | int | None, tuple[Credentials, ...]]:
+    found: dict[str | int | None, list[Credentials]] = {}
+    for _, row in sorted(rows.items(), reverse=True):
+        found.setdefault(row.owner, []).append(row.credentials)
+    return {owner: tuple(credentials) for owner, credentials in found.items()}
 
 
 def _merged(rows: Mapping[Key, Value], patch: Mapping[Key, Value | None] | None) -> Mapping[Key, Value]:

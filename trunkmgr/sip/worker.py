@@ -261,7 +261,9 @@ class SipWorker(Worker):
         if not patch:
             return
         self.bridge.fences.update(fences)
-        self.admission.swap(self.admission.snapshot.patched(patch.trunks, patch.domains, patch.providers))
+        self.admission.swap(self.admission.snapshot.patched(
+            patch.trunks, patch.domains, patch.providers, patch.credentials,
+        ))
         registrations = self.endpoint.registrations
         for l_uuid, trunk in patch.trunks.items():
             before = old.get(l_uuid)

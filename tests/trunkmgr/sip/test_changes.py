@@ -11,8 +11,8 @@ from django.utils import timezone
 
 from trunkmgr.causes import CAUSES
 from trunkmgr.exceptions import UndecryptableSecret
-from trunkmgr.models import Change, Domain, Provider, UacReg, UacRegOptions
-from trunkmgr.services import accounts, domains, providers
+from trunkmgr.models import Change, Credential, Domain, Provider, UacReg, UacRegOptions
+from trunkmgr.services import accounts, credentials, domains, providers
 from trunkmgr.sip import changes
 from trunkmgr.sip.changes import ChangeLog, compare, read_rows, read_snapshot
 
@@ -92,6 +92,32 @@ def test_rows_behind_the_lines() -> None:
     assert patch.trunks["via"].account.auth_proxy == "sip:192.0.2.1", "accounts follow their provider"
 
 
+def test_credentials_are_read_by_their_lines_and_in_the_full_compare() -> None:
+    account("direct")
+    before = read_snapshot()
+    row = credentials.save(Credential(username="alice", password="s3cret", account_id="direct"))
+    table, key = Change.objects.values_list("table", "key").last()
+    patch = read_rows([(table, key), ("credential", "999")])
+    assert patch
+    assert patch.credentials[row.pk].credentials.password == b"s3cret"
+    assert patch.credentials[999] is None
+    assert compare(before).credentials == {row.pk: patch.credentials[row.pk]}
+    after = before.patched(credentials=patch.credentials)
+    assert [c.username for c in after.credentials_for(after.trunks["direct"])] == [b"4930", b"alice"]
+    assert "s3cret" not in repr(after)
+    credentials.remove(row.pk)
+    assert compare(after).credentials == {row.pk: None}
+
+
+def test_a_credential_that_no_key_opens_answers_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    row = credentials.save(Credential(realm="example.net", username="alice", password="s3cret"))
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE trunkmgr_credential SET password = 'enc1:gAAAAAbroken'")
+    with caplog.at_level(logging.ERROR):
+        assert read_rows([("credential", str(row.pk))]).credentials == {row.pk: None}
+    assert "alice in example.net" in caplog.text and "TRUNKMGR_FIELD_KEYS" in caplog.text
+
+
 def spoil(l_uuid: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute("UPDATE uacreg SET auth_password = 'enc1:gAAAAAbroken' WHERE l_uuid = %s", [l_uuid])
@@ -145,7 +171,7 @@ def test_the_full_compare_finds_what_bypassed_the_log() -> None:
 def test_many_accounts_in_few_queries(django_assert_num_queries: pytest.FixtureRequest) -> None:
     for number in range(5):
         account(f"a{number}")
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(4):
         assert len(read_snapshot().trunks) == 5
     with django_assert_num_queries(1):
         assert len(changes.read_rows([("uacreg", f"a{number}") for number in range(5)]).trunks) == 5

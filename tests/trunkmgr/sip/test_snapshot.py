@@ -7,8 +7,20 @@ import ipaddress
 import pytest
 
 from sipengine.uac.account import UacAccount
+from sipengine.uac.digest import Credentials
 from trunkmgr.models import Domain, Provider, UacReg, UacRegOptions
-from trunkmgr.sip.snapshot import Pbx, Peers, Snapshot, Trunk, host_of, pbx_of, peers_of, provider_of, trunk_of
+from trunkmgr.sip.snapshot import (
+    Pbx,
+    Peers,
+    Scoped,
+    Snapshot,
+    Trunk,
+    host_of,
+    pbx_of,
+    peers_of,
+    provider_of,
+    trunk_of,
+)
 
 
 def trunk(l_uuid: str, **columns: object) -> Trunk:
@@ -71,3 +83,38 @@ def test_next_hop_ignores_case() -> None:
 
 def test_what_is_no_network_admits_nobody() -> None:
     assert peers_of("300.1.1.1/8", ()) == Peers()
+
+
+def scoped(name: str, realm: str = "", l_uuid: str | None = None, provider_id: int | None = None) -> Scoped:
+    return Scoped(Credentials(name.encode(), b"x", realm=realm.encode()), l_uuid, provider_id)
+
+
+def order(picture: Snapshot, trunk: Trunk) -> list[str]:
+    return [credentials.username.decode() for credentials in picture.credentials_for(trunk)]
+
+
+def test_credentials_of_an_account_its_provider_and_everybody_in_this_order() -> None:
+    mine = Trunk(trunk("a", auth_username="own", auth_password="x").account, anonymous=False, provider_id=7)
+    other = trunk("b", auth_password="x")
+    picture = Snapshot().patched(trunks={"a": mine, "b": other}, credentials={
+        1: scoped("everybody", "r1"), 2: scoped("provider", "r1", provider_id=7), 3: scoped("account", l_uuid="a"),
+        4: scoped("provider, any", provider_id=7), 5: scoped("account, realm", "r1", l_uuid="a"),
+        6: scoped("everybody, later", "r1"), 7: scoped("other provider", "r1", provider_id=8),
+    })
+    assert order(picture, mine) == [
+        "account, realm", "provider", "own", "account", "provider, any", "everybody, later", "everybody",
+    ]
+    assert order(picture, other) == ["b", "everybody, later", "everybody"], "the remote user where no other is named"
+    assert order(picture, trunk("c")) == ["everybody, later", "everybody"], "no secret of its own"
+
+
+def test_a_realm_of_the_account_goes_along_with_its_own_secret() -> None:
+    (own,) = Snapshot().credentials_for(trunk("a", realm="sip.example", auth_ha1="0" * 32))
+    assert own == Credentials(b"a", b"", b"0" * 32, b"sip.example")
+
+
+def test_a_patch_of_credentials() -> None:
+    old = Snapshot().patched(credentials={1: scoped("first", "r"), 2: scoped("second", "r")})
+    new = old.patched(trunks={"a": trunk("a")}).patched(credentials={1: None, 2: scoped("second anew", "r")})
+    assert order(old, trunk("a")) == ["second", "first"]
+    assert order(new, trunk("a")) == ["second anew"]

@@ -18,8 +18,19 @@ from django.conf import settings
 from django.db import OperationalError
 
 from trunkmgr.asgi import application
-from trunkmgr.models import Call, Domain, Node, Order, Provider, Registration, RegistrationEvent, UacReg, UacRegOptions
-from trunkmgr.services import accounts, domains, orders, providers
+from trunkmgr.models import (
+    Call,
+    Credential,
+    Domain,
+    Node,
+    Order,
+    Provider,
+    Registration,
+    RegistrationEvent,
+    UacReg,
+    UacRegOptions,
+)
+from trunkmgr.services import accounts, credentials, domains, orders, providers
 from trunkmgr.sip import store
 from trunkmgr.sip.worker import SipWorker
 
@@ -168,6 +179,23 @@ def test_a_saved_account_registers_at_once_and_a_deleted_one_leaves(run: Callabl
 
     run(scenario)
     assert list(RegistrationEvent.objects.filter(l_uuid="alice").values_list("state", flat=True)[:1]) == ["registered"]
+
+
+def test_a_saved_credential_is_in_the_picture_at_once(run: Callable[..., None]) -> None:
+    async def scenario(stand: Stand) -> None:
+        await sync_to_async(stand.account)("alice")
+        row = Credential(realm="sbc.example", username="second", password="x", account_id="alice")
+        await sync_to_async(credentials.save)(row)
+
+        def users() -> list[bytes]:
+            picture = stand.worker.admission.snapshot
+            return [c.username for c in picture.credentials_for(picture.trunks["alice"])]
+
+        async with asyncio.timeout(0.5):
+            while users() != [b"second", b"alice"]:
+                await asyncio.sleep(0.01)
+
+    run(scenario)
 
 
 def test_an_order_is_run_once_and_answered(run: Callable[..., None]) -> None:
