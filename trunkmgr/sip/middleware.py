@@ -130,12 +130,14 @@ class Admission(PeerBook):
 class PeerMiddleware:
     """ASGI middleware of the scope `sip`: adds who is calling and the picture that holds for this request.
 
-    `scope["sip.peer"]` is PROVIDER, PBX or both; `scope["sip.snapshot"]` a `Snapshot`.
+    `scope["sip.peer"]` is PROVIDER, PBX or both; `scope["sip.snapshot"]` a `Snapshot`; `scope["sip.worker"]` the worker
+    whose engine sends, as in the scope of the channel.
     """
 
-    def __init__(self, application: Any, admission: Admission) -> None:
+    def __init__(self, application: Any, admission: Admission, worker: Any = None) -> None:
         self.application = application
         self.admission = admission
+        self.worker = worker
         self.draining = False
         """The worker is about to stop: calls go on, new ones are asked to come back."""
 
@@ -143,6 +145,7 @@ class PeerMiddleware:
         admission = self.admission
         scope["sip.snapshot"] = admission.snapshot
         scope["sip.peer"] = admission.kind(scope["client"][0])
+        scope["sip.worker"] = self.worker
         if self.draining and not scope["extensions"]["sip.context"].has_totag():
             return _stopping()
         # The coroutine itself, not one more around it: this is on the way of every call.

@@ -15,6 +15,7 @@ from sipengine.exceptions import Reject
 from sipengine.message.uri import SipUri
 from trunkmgr.sip.consumers import SipConsumer
 from trunkmgr.sip.middleware import PROVIDER
+from trunkmgr.sip.uac import UacFunctions
 
 log = logging.getLogger("trunkmgr.sip")
 
@@ -49,7 +50,7 @@ class Refusals:
 refusals = Refusals()
 
 
-class TrunkRouting(SipConsumer):
+class TrunkRouting(UacFunctions, SipConsumer):
     """The routing of a trunk manager."""
 
     async def request_route(self, context: Any) -> None:

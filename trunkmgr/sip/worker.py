@@ -31,6 +31,7 @@ from trunkmgr.models import Node, Order
 from trunkmgr.services import nodes
 from trunkmgr.services import orders as order_rows
 from trunkmgr.sip import changes, routing, store
+from trunkmgr.sip.behind import WriteBehind
 from trunkmgr.sip.bridge import Batch, Bridge
 from trunkmgr.sip.clock import Clock
 from trunkmgr.sip.database import DatabaseThread
@@ -66,7 +67,7 @@ class SipWorker(Worker):
         self.env = env
         self.stopping = asyncio.Event()
         self.admission = Admission()
-        self.middleware = PeerMiddleware(application, self.admission)
+        self.middleware = PeerMiddleware(application, self.admission, self)
         self.steps = HookSteps(retry_after=None)
         self.endpoint = Endpoint(
             Configuration(
@@ -86,6 +87,7 @@ class SipWorker(Worker):
         self.clock = Clock(self.server.now)
         self.database = DatabaseThread()
         self.bridge = Bridge(self.clock, self._store, live.apublish, self._on_registration)
+        self.writes = WriteBehind(self.database, self.bridge.database)
         self.orders = Orders(self.endpoint.registrations, self.call, self.clock, self.bridge, self.dump)
         self.change_log = changes.ChangeLog()
         self.node_socket = NodeSocket(env.node_socket, self.wake) if env.embedded else None
@@ -128,7 +130,7 @@ class SipWorker(Worker):
         self.bridge.start()
         self._resolve()
         await self._take_up(await self.database.run(store.own, self.node))
-        for loop in (self._beat, self._follow, self._own, self._keep_resolving):
+        for loop in (self._beat, self._follow, self._own, self._keep_resolving, self.writes.run):
             self._spawn(loop(), loop.__name__)
 
     async def handle(self) -> None:
