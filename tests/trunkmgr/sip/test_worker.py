@@ -189,7 +189,8 @@ def test_a_saved_credential_is_in_the_picture_at_once(run: Callable[..., None]) 
 
         def users() -> list[bytes]:
             picture = stand.worker.admission.snapshot
-            return [c.username for c in picture.credentials_for(picture.trunks["alice"])]
+            trunk = picture.trunks.get("alice")
+            return [c.username for c in picture.credentials_for(trunk)] if trunk else []
 
         async with asyncio.timeout(0.5):
             while users() != [b"second", b"alice"]:
