@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 
 from sipengine.configuration import Configuration
 from sipengine.counters import Counters
+from sipengine.dialog import state as dialog_state
 from sipengine.dialog.seal import Sealer
 from sipengine.events import Event, ResolutionWanted, Target
 from sipengine.exceptions import (
@@ -233,6 +234,16 @@ class Endpoint:
     def next_at(self) -> float:
         """When `handle_timer` is due, inf when nothing is."""
         return min(self.queue.next_at(), self.registrations.next_at(), NEVER)
+
+    # calls of an earlier process
+    def load_dialogs(self, states: Iterable[tuple[str, str, float]], now: float) -> int:
+        """Take up calls of `DialogShifted` events: `(key, state, expires_at)` each, before anything is received.
+
+        Returns how many; a state that no seal key opens is left out, its call goes by its token.
+        """
+        return sum(
+            [dialog_state.read(key, state, at, self.proxy.sealer, self.proxy.dialogs, now) for key, state, at in states]
+        )
 
     # addresses
     def locate(self, uri: bytes | str, on_targets: OnTargets, now: float) -> None:

@@ -98,6 +98,31 @@ class CallEnded:
 
 
 @dataclass(slots=True)
+class DialogShifted:
+    """The CSeq of a call is counted otherwise towards its provider than its sealed token tells (a challenge within the
+    call): `Endpoint.load_dialogs` wants `(key, state, expires_at)` back after a restart.  The newest of a key holds.
+    """
+
+    key: str
+    """Sixteen hex digits, the same for all events of this call."""
+    call_id: str
+    l_uuid: str
+    state: str
+    """Sealed with the seal keys, for nobody else to read; printable, at most some 2,000 characters."""
+    expires_at: float
+    """When nothing more will come of this call, unless something is said in it."""
+    at: float
+
+
+@dataclass(slots=True)
+class DialogOver:
+    """A call of a DialogShifted ended: its state may go."""
+
+    key: str
+    at: float
+
+
+@dataclass(slots=True)
 class ResolutionWanted:
     """The core needs addresses; the host answers with `Endpoint.resolved(query, …)`."""
 
@@ -116,4 +141,6 @@ class Target:
     address: Address
 
 
-Event = RegistrationChanged | CallStarted | CallAnswered | CallEnded | ResolutionWanted
+Event = (
+    RegistrationChanged | CallStarted | CallAnswered | CallEnded | DialogShifted | DialogOver | ResolutionWanted
+)

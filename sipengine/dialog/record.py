@@ -5,6 +5,7 @@ One record holds for all forks of a call: the views do not depend on who answere
 
 from __future__ import annotations
 
+from sipengine.dialog.cseq import Sequence
 from sipengine.dialog.views import Views
 from sipengine.timerqueue import NEVER, TimerQueue
 
@@ -14,8 +15,8 @@ LOOK = 32.0
 
 class DialogRecord:
     __slots__ = (
-        "answered", "contact_line", "due", "expires_at", "from_hidden", "from_line", "hidden_line", "key",
-        "lifetime", "mark", "over", "table", "tags", "token", "views",
+        "answered", "contact_line", "due", "expires_at", "from_hidden", "from_line", "hidden_line", "key", "l_uuid",
+        "lifetime", "mark", "over", "provider", "sequences", "stored", "table", "tags", "token", "views",
     )  # fmt: skip
 
     def __init__(self, table: DialogTable, key: bytes, views: Views, expires_at: float) -> None:
@@ -26,6 +27,14 @@ class DialogRecord:
         """Record-Route parameters that carry the views, as sent."""
         self.mark = ""
         """Key of the call's events, "" when nobody marked it."""
+        self.l_uuid = ""
+        """Account of the call: whose credentials answer its provider."""
+        self.provider = 0
+        """Direction of the requests that reach the provider, 0 where none does."""
+        self.sequences: dict[int, Sequence] | None = None
+        """Numbers of a direction whose far side asks who we are."""
+        self.stored = ""
+        """Key under which the host keeps this call, "" when the token says all that a restart needs."""
         self.answered = False
         self.over = False
         """The first request failed, or the last BYE went by: kept only for what comes late."""
@@ -45,8 +54,17 @@ class DialogRecord:
     def on_timer(self, now: float) -> None:
         if now >= self.expires_at:
             self.table.expire(self, now)
-        else:
-            self.table.queue.arm(self, LOOK, now)
+            return
+        if self.sequences is not None:
+            for sequence in self.sequences.values():
+                sequence.prune(now)
+        self.table.queue.arm(self, LOOK, now)
+
+    @property
+    def first_shift(self) -> int:
+        """What the token tells of the numbers: those of the caller's side, if any."""
+        down = self.sequences.get(1) if self.sequences is not None else None
+        return 0 if down is None else down.shift
 
 
 class DialogTable:
@@ -72,8 +90,16 @@ class DialogTable:
         other = self.records.get(key)
         if other is None or other.over:
             self.records[key] = record
+            if other is not None and other.sequences is not None:
+                # The caller asks again after a failure: its far side goes on counting (sip-requirements I-1, row 21).
+                record.l_uuid, record.sequences = other.l_uuid, other.sequences
         self.queue.arm(record, LOOK, now)
         return record
+
+    def put_back(self, record: DialogRecord, now: float) -> None:
+        """Take up a record of an earlier process."""
+        self.records[record.key] = record
+        self.queue.arm(record, LOOK, now)
 
     def find(self, call_id: bytes, caller_tag: bytes, token: bytes = b"") -> DialogRecord | None:
         """The record of a call; with `token` that of a second leg."""
@@ -89,5 +115,5 @@ class DialogTable:
     def expire(self, record: DialogRecord, now: float) -> None:
         if self.records.get(record.key) is record:
             del self.records[record.key]
-        if record.mark:
+        if record.mark or record.stored:
             self.expired.append(record)

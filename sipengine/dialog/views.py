@@ -25,7 +25,7 @@ _FIELDS = [
     frozenset(CANONICAL[name] for i, name in enumerate(HIDEABLE) if bits >> i & 1)
     for bits in range(1 << len(HIDEABLE))
 ]
-_FROM, _TO, _CONTACT, _ANONYMOUS, _KEY = 1, 2, 4, 8, 16
+_FROM, _TO, _CONTACT, _ANONYMOUS, _KEY, _TRUNK, _SHIFT = 1, 2, 4, 8, 16, 32, 64
 
 
 class Views(NamedTuple):
@@ -46,8 +46,12 @@ class Views(NamedTuple):
         return _FIELDS[self.hidden]
 
 
-def pack(views: Views, key: bytes) -> bytes | None:
-    """Bytes to seal; None when a value is too long.  `key`: the call's key as 16 hex digits, or b""."""
+def pack(views: Views, key: bytes, l_uuid: bytes = b"", shift: int = 0) -> bytes | None:
+    """Bytes to seal; None when a value is too long.
+
+    `key`: the call's key as 16 hex digits, or b"".  `l_uuid`: the account whose provider is the callee's side.
+    `shift`: what that side's CSeq is ahead of the caller's.
+    """
     flags = 0
     parts: list[bytes] = []
     values: list[bytes] = []
@@ -66,6 +70,12 @@ def pack(views: Views, key: bytes) -> bytes | None:
     if key:
         flags |= _KEY
         parts.append(bytes.fromhex(key.decode()))
+    if l_uuid:
+        flags |= _TRUNK
+        values.append(l_uuid)
+    if shift:
+        flags |= _SHIFT
+        values.append(shift.to_bytes(4, "big"))
     for value in values:
         if len(value) > 255:
             return None
@@ -73,7 +83,7 @@ def pack(views: Views, key: bytes) -> bytes | None:
     return bytes((flags, views.hidden)) + b"".join(parts)
 
 
-def unpack(data: bytes) -> tuple[Views, bytes]:
+def unpack(data: bytes) -> tuple[Views, bytes, bytes, int]:
     """Inverse of `pack`; only for what our own seal protected."""
     flags, hidden = data[0], data[1]
     at = 2
@@ -91,8 +101,10 @@ def unpack(data: bytes) -> tuple[Views, bytes]:
         from_caller = values.pop(0)
         from_callee = ANONYMOUS if flags & _ANONYMOUS else values.pop(0)
     if flags & _TO:
-        to_caller, to_callee = values
-    return Views(from_caller, from_callee, to_caller, to_callee, hidden, bool(flags & _CONTACT)), key
+        to_caller, to_callee = values.pop(0), values.pop(0)
+    l_uuid = values.pop(0) if flags & _TRUNK else b""
+    shift = int.from_bytes(values.pop(0), "big") if flags & _SHIFT else 0
+    return Views(from_caller, from_callee, to_caller, to_callee, hidden, bool(flags & _CONTACT)), key, l_uuid, shift
 
 
 def bound_to(call_id: bytes, caller_tag: bytes) -> bytes:

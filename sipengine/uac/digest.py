@@ -72,6 +72,9 @@ class Credentials:
     def fits(self, algorithm: bytes) -> bool:
         return bool(self.password) or (bool(self.ha1) and algorithm == b"MD5")
 
+    def answers(self, challenge: Challenge) -> bool:
+        return self.realm in (b"", challenge.realm) and self.fits(challenge.algorithm)
+
 
 def parse_challenge(value: bytes, *, proxy: bool = False) -> Challenge:
     """Read the value of one WWW-Authenticate or Proxy-Authenticate header.
@@ -118,15 +121,25 @@ def parse_challenge(value: bytes, *, proxy: bool = False) -> Challenge:
 
 def choose(www: Iterable[bytes], proxy: Iterable[bytes], credentials: Credentials) -> list[Challenge]:
     """Pick the challenges to answer: per realm the topmost that we support and have the means for (RFC 8760 §2.4)."""
-    chosen: dict[tuple[bool, bytes], Challenge] = {}
+    return [
+        challenge
+        for challenge, _ in pair(www, proxy, lambda found: credentials if credentials.fits(found.algorithm) else None)
+    ]
+
+
+def pair(
+    www: Iterable[bytes], proxy: Iterable[bytes], find: Callable[[Challenge], Credentials | None]
+) -> list[tuple[Challenge, Credentials]]:
+    """As `choose`, with the credentials that `find` has for each challenge."""
+    chosen: dict[tuple[bool, bytes], tuple[Challenge, Credentials]] = {}
     for values, is_proxy in ((www, False), (proxy, True)):
         for value in values:
             try:
                 challenge = parse_challenge(value, proxy=is_proxy)
             except ChallengeUnsupported:
                 continue
-            if credentials.fits(challenge.algorithm):
-                chosen.setdefault((is_proxy, challenge.realm), challenge)
+            if (is_proxy, challenge.realm) not in chosen and (credentials := find(challenge)) is not None:
+                chosen[is_proxy, challenge.realm] = challenge, credentials
     return list(chosen.values())
 
 

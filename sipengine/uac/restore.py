@@ -37,10 +37,16 @@ class Recovered:
     """Key of the call's events."""
     whole: bool = True
     """Whether both directions can be translated with it (not so with the `kamailio` codec)."""
+    l_uuid: str = ""
+    """Account whose provider is the callee's side."""
+    shift: int = 0
+    """What that side's CSeq is ahead of the caller's."""
 
 
 class RestoreCodec(Protocol):
-    def write(self, views: Views, call_id: bytes, caller_tag: bytes, key: str) -> bytes:
+    def write(
+        self, views: Views, call_id: bytes, caller_tag: bytes, key: str, l_uuid: str = "", shift: int = 0
+    ) -> bytes:
         """Record-Route parameters with their leading ';', b"" when nothing is to be carried."""
 
     def present(self, params: bytes) -> bytes:
@@ -69,13 +75,20 @@ class SealedCodec:
         self._to = b";%b=" % to_param.encode()
         self._counters = counters
 
-    def write(self, views: Views, call_id: bytes, caller_tag: bytes, key: str) -> bytes:
-        plain = pack(views, key.encode())
-        token = b"" if plain is None else self._sealer.seal(plain, bound_to(call_id, caller_tag))
-        if not token or len(token) > MAX_TOKEN:
+    def write(
+        self, views: Views, call_id: bytes, caller_tag: bytes, key: str, l_uuid: str = "", shift: int = 0
+    ) -> bytes:
+        token = self._seal(pack(views, key.encode(), l_uuid.encode(), shift), call_id, caller_tag)
+        if l_uuid and not token:  # without the account a challenge after a restart is not answered; the rest is kept
+            token = self._seal(pack(views, key.encode(), b"", shift), call_id, caller_tag)
+        if not token:
             self._counters.token_too_long += 1
             return b""
         return (self._to if views.to_callee and not views.from_callee else self._from) + token
+
+    def _seal(self, plain: bytes | None, call_id: bytes, caller_tag: bytes) -> bytes:
+        token = b"" if plain is None else self._sealer.seal(plain, bound_to(call_id, caller_tag))
+        return token if len(token) <= MAX_TOKEN else b""
 
     def present(self, params: bytes) -> bytes:
         for marker in (self._from, self._to):
@@ -91,8 +104,8 @@ class SealedCodec:
         for line, downstream in ((from_line, True), (to_line, False)):
             plain = self._sealer.open(token, bound_to(call_id, tag_of(line)))
             if plain is not None:
-                views, key = unpack(plain)
-                return Recovered(views, downstream, key.decode())
+                views, key, l_uuid, shift = unpack(plain)
+                return Recovered(views, downstream, key.decode(), True, l_uuid.decode(), shift)
         raise ForgedToken("a restore token does not belong to this call")
 
 
@@ -105,7 +118,9 @@ class KamailioCodec:
         self._from = b";%b=" % from_param.encode()
         self._to = b";%b=" % to_param.encode()
 
-    def write(self, views: Views, call_id: bytes, caller_tag: bytes, key: str) -> bytes:
+    def write(
+        self, views: Views, call_id: bytes, caller_tag: bytes, key: str, l_uuid: str = "", shift: int = 0
+    ) -> bytes:
         params = b""
         if views.from_callee:
             params += self._from + self.encode(uri_of(views.from_caller), uri_of(views.from_callee))

@@ -17,7 +17,7 @@ from typing import Any
 
 from django.db import InterfaceError, OperationalError
 
-from sipengine.events import CallAnswered, CallEnded, CallStarted, Event, RegistrationChanged, ResolutionWanted, Trigger
+from sipengine.events import CallAnswered, CallEnded, CallStarted, Event, RegistrationChanged, Trigger
 from trunkmgr.sip.clock import Clock
 from trunkmgr.sip.outage import Outage
 
@@ -141,7 +141,7 @@ class Bridge:
                         self.dropped += 1
                     self._history.append(event)
                 self._on_registration(event)
-            elif not isinstance(event, ResolutionWanted):
+            elif isinstance(event, CallStarted | CallAnswered | CallEnded):
                 self._call(event)
         self._wanted.set()
 
