@@ -6,7 +6,7 @@ from __future__ import annotations
 class Counters:
     __slots__ = (
         "bad", "calls", "denied", "foreign", "forged", "hook_failures", "overload", "received", "rejected",
-        "retransmissions", "sent", "stray", "timeouts", "token_too_long", "transport_errors",
+        "retransmissions", "sent", "stray", "timeouts", "token_too_long", "transport_errors", "unsent",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -33,6 +33,8 @@ class Counters:
         self.token_too_long = 0
         """Calls whose identities did not fit into a token: they are restored from memory only."""
         self.overload = 0
+        self.unsent = 0
+        """Requests from script beyond the bound of those under way."""
         self.calls = 0
 
     def as_dict(self) -> dict[str, int]:

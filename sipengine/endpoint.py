@@ -27,6 +27,7 @@ from sipengine.message import build
 from sipengine.message.fields import CALL_ID, CSEQ, FROM, MAX_FORWARDS, ROUTE, TO, VIA
 from sipengine.message.message import Message, parse
 from sipengine.overload import Overload
+from sipengine.proxy.abandoned import Abandoned
 from sipengine.proxy.core import Application, ProxyCore, Resume
 from sipengine.proxy.hooks import log
 from sipengine.proxy.validation import refusal, salvage
@@ -45,8 +46,10 @@ from sipengine.transport.stream import PING, PONG, StreamFramer
 from sipengine.uac.probe import Probe
 from sipengine.uac.registration import Registrations
 from sipengine.uac.restore import KamailioCodec, RestoreCodec, SealedCodec
+from sipengine.uac.send import UacRequests
 
 LocalRoute = Callable[[Message, Flow], None]
+Defer = Callable[[Callable[[float], None]], None]
 
 
 class Endpoint:
@@ -71,6 +74,10 @@ class Endpoint:
         self.counters = Counters()
         self.local_route: LocalRoute | None = None
         """The fifth hook: may edit a request of our own before it leaves (Kamailio's event_route[tm:local-request])."""
+        self.defer: Defer = _no_defer
+        """Runs a verb in its turn, once what runs now has returned: `defer(verb)` calls `verb(now)`, then drains; the
+        host sets it.
+        """
         self.identifiers = Identifiers(entropy)
         self.queue = TimerQueue()
         self.transport = TransportLayer(local_address)
@@ -95,6 +102,7 @@ class Endpoint:
         )
         self._admission = admission
         self.registrations = Registrations(self)
+        self.uac_requests = self.proxy.uac_requests = UacRequests(self, self.registrations.requests)
         self.rests.probe = Probe(self, self.rests)
 
     @property
@@ -306,6 +314,19 @@ class Endpoint:
         self.counters.sent += 1
         client.start(now)
         return client
+
+    def hang_up(self, client: ClientTransaction, now: float, answer: Message | None = None) -> None:
+        """End an INVITE of our own that nobody waits for: CANCEL, and ACK and BYE for the 2xx that came (`answer`) and
+        for each that still comes.
+        """
+        assert isinstance(client, InviteClient)
+        abandoned = Abandoned(self.proxy, client, now)
+        if answer is not None:
+            abandoned.on_response(client, answer.status, answer, now)
+
+
+def _no_defer(verb: Callable[[float], None]) -> None:
+    raise LocalProtocolError("something is to be sent in its turn, but Endpoint.defer is not set")
 
 
 class _LocalUser:

@@ -58,6 +58,7 @@ class Wire:
         self._stations: dict[tuple[str, Address], Station] = {}
         self._connections: dict[Flow, Address] = {}
         self._streams: dict[tuple[Address, Address], tuple[Endpoint, Flow]] = {}
+        self._deferred: list[Callable[[float], None]] = []
         self._queue: list[tuple[float, int, str, Address, Address, bytes]] = []
         self._count = 0
         self._port = 40000
@@ -68,6 +69,7 @@ class Wire:
         for listener in endpoint.listeners:
             self._listeners[listener.transport, (listener.host, listener.port)] = endpoint, listener
         endpoint.resume = self._resume
+        endpoint.defer = self._deferred.append
         return endpoint
 
     def _resume(self, verb: Callable[[float], None]) -> None:
@@ -102,19 +104,25 @@ class Wire:
 
     def flush(self) -> None:
         """Take what the endpoints want sent and told."""
-        for endpoint in self._endpoints:
-            while endpoint.out or endpoint.events:
-                out = list(endpoint.out)
-                endpoint.out.clear()
-                for data, flow in out:
-                    self._send(endpoint, data, flow)
-                while endpoint.events:
-                    event = endpoint.events.popleft()
-                    if isinstance(event, ResolutionWanted):
-                        found = self.hosts.get(event.host)
-                        endpoint.resolved(event, found or ResolutionError(f"{event.host} has no address"), self.now)
-                    else:
-                        self.events.append((endpoint, event))
+        while self._deferred or any(endpoint.out or endpoint.events for endpoint in self._endpoints):
+            while self._deferred:
+                self._deferred.pop(0)(self.now)
+            for endpoint in self._endpoints:
+                self._drain(endpoint)
+
+    def _drain(self, endpoint: Endpoint) -> None:
+        while endpoint.out or endpoint.events:
+            out = list(endpoint.out)
+            endpoint.out.clear()
+            for data, flow in out:
+                self._send(endpoint, data, flow)
+            while endpoint.events:
+                event = endpoint.events.popleft()
+                if isinstance(event, ResolutionWanted):
+                    found = self.hosts.get(event.host)
+                    endpoint.resolved(event, found or ResolutionError(f"{event.host} has no address"), self.now)
+                else:
+                    self.events.append((endpoint, event))
 
     def _send(self, endpoint: Endpoint, data: bytes, flow: Flow) -> None:
         listener = flow.listener

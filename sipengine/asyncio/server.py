@@ -83,6 +83,7 @@ class SipServer:
             raise
         self.endpoint.registrations.requests.open_listener = self._open_listener
         self.endpoint.resume = self._resume
+        self.endpoint.defer = self._defer
         self.flush()
 
     async def _open(self, transport: str, host: str, port: int) -> None:
@@ -146,6 +147,9 @@ class SipServer:
 
     def _resume(self, verb: Callable[[float], None]) -> None:
         self.call(verb, time.monotonic())
+
+    def _defer(self, verb: Callable[[float], None]) -> None:
+        self._loop.call_soon(self._resume, verb)
 
     def flush(self) -> None:
         """Send what the engine left, tell of its events, set the timer."""

@@ -27,7 +27,8 @@ class Abandoned:
 
     def __init__(self, core: ProxyCore, client: InviteClient, now: float) -> None:
         self._core = core
-        self._routes = len(parse(client.wire).get_list(RECORD_ROUTE))
+        # Our own requests, which may be answered already, have none.
+        self._routes = len(parse(client.wire).get_list(RECORD_ROUTE)) if client.wire else 0
         self._acks: dict[bytes, tuple[bytes, Flow] | None] = {}
         """What each dialog that came into being was acknowledged with; None until it is known where to."""
         client.user = self

@@ -21,6 +21,7 @@ from sipengine.message.values import name_addr_of, params_at, tag_of, uri_of
 from sipengine.proxy.hooks import Step, Verdict, log, step_at_once
 from sipengine.transport.flow import Address, Flow
 from sipengine.uac.replace import replaced
+from sipengine.uac.uac_req import UacRequest
 
 if TYPE_CHECKING:
     from sipengine.proxy.branch import Branch
@@ -50,7 +51,7 @@ class Marks:
 
 class ResponseContext:
     __slots__ = (
-        "_call_id", "_du", "_from_end", "_key", "_ruri", "appended", "branches", "breadth", "breadth_share",
+        "_call_id", "_du", "_from_end", "_key", "_ruri", "_uac_req", "appended", "branches", "breadth", "breadth_share",
         "cancelled", "contact_hidden", "core", "dialog_views", "direction", "failure_hook", "flow", "from_line",
         "from_tag", "hidden", "loop", "marks", "message", "method", "names", "new_from", "new_to",
         "on_branch", "on_failure", "on_reply", "record", "record_routed", "reply", "restore_from",
@@ -98,6 +99,7 @@ class ResponseContext:
         """Fields that only a request with hooks needs."""
         self._du = b""
         self._key = ""
+        self._uac_req: UacRequest | None = None
         self.dialog_views: Views | None = None
         self.appended: list[tuple[bytes, bytes]] = []
         self.on_failure = ""
@@ -236,6 +238,20 @@ class ResponseContext:
     def record_route(self) -> None:
         """Stay in the path of the call (§16.6 step 4)."""
         self.record_routed = True
+
+    @property
+    def uac_req(self) -> UacRequest:
+        """Kamailio's $uac_req(...), this request's own: `context.uac_req.method = "OPTIONS"` or by name."""
+        if self._uac_req is None:
+            self._uac_req = UacRequest()
+        return self._uac_req
+
+    def uac_req_send(self) -> bool:
+        """Send the request that `uac_req` describes; False when too many are under way.  Never waits.
+
+        Raises ValueError when it describes none.  `event_uac_reply` hears of its end if `evroute` says so.
+        """
+        return self.core.uac_requests.send(self.uac_req)
 
     def mark_call(self, l_uuid: str, direction: str, caller: str, callee: str, anonymous: bool) -> None:
         """Make CallStarted, CallAnswered and CallEnded flow for this call."""

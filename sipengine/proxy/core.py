@@ -44,6 +44,7 @@ from sipengine.transport.flow import Flow
 from sipengine.transport.layer import TransportLayer
 from sipengine.transport.locate import Locator
 from sipengine.uac.restore import ForgedToken, RestoreCodec
+from sipengine.uac.send import UacRequests
 
 Application = Callable[[ResponseContext], None]
 Resume = Callable[[Callable[[float], None]], None]
@@ -89,6 +90,8 @@ class ProxyCore:
         self.asks_within = configuration.restore_mode == "manual"
         self.now = 0.0
         self.resume: Resume = _no_resume
+        self.uac_requests: UacRequests
+        """The endpoint's, for the hooks that send requests of their own."""
         self._clean: dict[bytes, bytes] = {}
         self._served: dict[bytes, ServerTransaction] = {}
         """Requests that we answered 2xx as their UAS, by Call-ID, From tag and CSeq."""

@@ -58,7 +58,9 @@ class Challenge:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What an account proves itself with; `ha1` is MD5 of ``user:realm:password`` and serves MD5 challenges only."""
+    """What an account proves itself with; `ha1` is the hash of ``user:realm:password``, and its length says whether it
+    serves MD5 challenges (32 hex digits) or those of SHA-256 (64).
+    """
 
     username: bytes
     password: bytes = field(default=b"", repr=False)
@@ -70,7 +72,10 @@ class Credentials:
         return bool(self.password or self.ha1)
 
     def fits(self, algorithm: bytes) -> bool:
-        return bool(self.password) or (bool(self.ha1) and algorithm == b"MD5")
+        return bool(self.password) or self.has_ha1(algorithm)
+
+    def has_ha1(self, algorithm: bytes) -> bool:
+        return bool(self.ha1) and algorithm == (b"SHA-256" if len(self.ha1) == 64 else b"MD5")
 
     def answers(self, challenge: Challenge) -> bool:
         return self.realm in (b"", challenge.realm) and self.fits(challenge.algorithm)
@@ -149,7 +154,7 @@ def response(
 ) -> bytes:
     """Compute request-digest (RFC 7616 §3.4.1; without qop RFC 2069)."""
     h = ALGORITHMS[challenge.algorithm]
-    if credentials.ha1 and challenge.algorithm == b"MD5":
+    if credentials.has_ha1(challenge.algorithm):
         ha1 = credentials.ha1.lower()
     else:
         ha1 = h(credentials.username + b":" + challenge.realm + b":" + credentials.password)

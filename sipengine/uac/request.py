@@ -18,6 +18,8 @@ from typing import Any, Protocol
 from sipengine.events import Target
 from sipengine.exceptions import ProtocolError, ResolutionError, SipError, TransactionTimeout, TransportError
 from sipengine.message import Message, SipUri
+from sipengine.timerqueue import NEVER, TimerQueue
+from sipengine.transaction.client import ClientTransaction
 from sipengine.transport.flow import Address, Flow, Listener
 from sipengine.transport.layer import TransportLayer
 from sipengine.transport.rests import Rests, asked_rest
@@ -38,6 +40,7 @@ class Agent(Protocol):
 
     transport: TransportLayer
     rests: Rests
+    queue: TimerQueue
 
     @property
     def listeners(self) -> list[Listener]: ...
@@ -54,7 +57,9 @@ class Agent(Protocol):
     def send_request(
         self, method: bytes, ruri: bytes, headers: Any, body: bytes = b"", *, flow: Flow, now: float,
         on_response: Callable[[int, Message, float], None], on_failure: Callable[[SipError, float], None],
-    ) -> object: ...
+    ) -> ClientTransaction: ...
+
+    def hang_up(self, client: ClientTransaction, now: float, answer: Message | None = None) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,10 @@ class Request:
     """``proto:ip:port`` to send from; empty: the first listener that reaches the target."""
     priority: Priority = Priority.ROUTINE
     body: bytes = b""
+    timeout: float = 0.0
+    """Seconds that each target has for its final answer (an INVITE: for any answer); 0: timers B and F."""
+    invite_timeout: float = 0.0
+    """Seconds from the first provisional answer to an INVITE to its end."""
 
 
 class Requests:
@@ -175,7 +184,10 @@ class Exchange:
         self.on_sent = on_sent
         self.on_done = on_done
         self.ended = False
+        self.due = NEVER
         self.sent_at: float | None = None
+        self._client: ClientTransaction | None = None
+        self._ringing = False
         self._targets: list[Target] = []
         self._target: Target | None = None
         self._listener: Listener | None = None
@@ -199,6 +211,32 @@ class Exchange:
             return False
         self.ended = True
         return True
+
+    def abandon(self, now: float) -> None:
+        """End it at once; whatever is still answered goes nowhere, and a call that comes of it is hung up."""
+        if not self.ended:
+            self._stop(now)
+            self._end(self._outcome(now, "timeout"))
+
+    def on_timer(self, now: float) -> None:
+        """The request's own time has passed.  Not the target's fault, so it does not rest."""
+        if self.ended:
+            return
+        self._stop(now)
+        self._last = self._outcome(now, "timeout")
+        if self._ringing:
+            self._end(self._last)
+        else:
+            self._next_target(now)
+
+    def _stop(self, now: float) -> None:
+        client, self._client = self._client, None
+        if client is None:
+            return
+        if client.method == b"INVITE":
+            self.requests.agent.hang_up(client, now)
+        else:
+            client.terminate()
 
     def _located(self, targets: list[Target] | ResolutionError, now: float) -> None:
         if self.ended:
@@ -255,13 +293,16 @@ class Exchange:
         if first:
             self.on_sent(now)
         try:
-            agent.send_request(
+            self._client = agent.send_request(
                 request.method, request.ruri, headers, request.body, flow=flow, now=now,
                 on_response=self._response, on_failure=self._failure,
             )
         except ProtocolError:
             # The row's own text does not fit into a header line.
             self._end(self._outcome(now, "bad_row"))
+            return
+        if request.timeout:
+            agent.queue.arm_at(self, now + request.timeout)
 
     def _outcome(
         self, now: float, cause: str = "", message: Message | None = None, code: int | None = None, detail: str = ""
@@ -272,9 +313,18 @@ class Exchange:
         )
 
     def _response(self, code: int, message: Message, now: float) -> None:
-        if self.ended or code < 200:
+        if self.ended:
             return
-        assert self._target is not None
+        if code < 200:
+            if self.request.invite_timeout and self.request.method == b"INVITE" and not self._ringing:
+                self._ringing = True
+                self.requests.agent.queue.arm_at(self, now + self.request.invite_timeout)
+            return
+        assert self._target is not None and self._client is not None
+        client, self._client, self._ringing, self.due = self._client, None, False, NEVER
+        if client.method == b"INVITE" and code < 300:
+            # Nobody is there to talk: the call is taken and ended.
+            self.requests.agent.hang_up(client, now, message)
         if code == 503:
             # RFC 3261 §21.5.4, RFC 3263 §4.3: leave this one alone and try the next.
             self.requests.failed(self._target, now, asked_rest(message))
@@ -296,6 +346,7 @@ class Exchange:
         if self.ended:
             return
         assert self._target is not None
+        self._client, self.due = None, NEVER
         self.requests.failed(self._target, now)
         late = isinstance(error, TransactionTimeout)
         self._last = self._outcome(now, "timeout" if late else "unreachable", detail="" if late else str(error))
@@ -328,4 +379,5 @@ class Exchange:
 
     def _end(self, outcome: Outcome) -> None:
         self.ended = True
+        self.due = NEVER
         self.on_done(outcome)
