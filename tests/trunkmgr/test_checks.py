@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+
+from tests.test_docs import SEED, tables
 from trunkmgr.checks import environment_messages
-from trunkmgr.env import REPLACED
+from trunkmgr.env import BASE_DIR, REPLACED, Env
+
+TYPED = {item.metadata["name"] for item in fields(Env) if item.metadata}
+STATES = {row[0].strip("`"): row[-1] for row in tables()["Parameters"]}
 
 
 def test_a_replaced_parameter_is_named_with_what_stands_in_its_place() -> None:
@@ -21,3 +32,27 @@ def test_a_foreign_database_is_an_error_with_its_cure() -> None:
 
 def test_nothing_set_nothing_said() -> None:
     assert environment_messages((), reg_db_url=False) == []
+
+
+@pytest.mark.parametrize("parameter", SEED["Parameters"])
+def test_a_parameter_of_the_seed_is_read_or_named_with_its_replacement(parameter: str) -> None:
+    """Not both, not neither, and as docs/uac.md says."""
+    name = f"UAC_{parameter.upper()}"
+    assert (name in TYPED) != (name in REPLACED)
+    assert (name in REPLACED) == (STATES[parameter] == "replaced")
+    if name in REPLACED:
+        assert Env.read({name: "8"}).replaced == (name,)
+        (message,) = environment_messages((name,), reg_db_url=False)
+        assert message.msg == f"{name} is set and has no effect: {REPLACED[name]}."
+        assert REPLACED[name][0].islower() or REPLACED[name].startswith(("TRUNKMGR_", "UAC_"))
+        assert REPLACED[name][-1] != ".", "the message is the sentence"
+
+
+def test_manage_py_check_names_them_and_goes_on() -> None:
+    done = subprocess.run(
+        [sys.executable, str(BASE_DIR / "manage.py"), "check"], capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, **dict.fromkeys(REPLACED, "8")},
+    )
+    assert done.returncode == 0, done.stderr
+    for name, replacement in REPLACED.items():
+        assert f"(trunkmgr.W001) {name} is set and has no effect: {replacement}." in done.stderr
