@@ -20,6 +20,7 @@ from trunkmgr.exceptions import NodeTaken, NoWorker
 from trunkmgr.models import (
     Call,
     Change,
+    Dialog,
     Domain,
     Node,
     Order,
@@ -29,7 +30,7 @@ from trunkmgr.models import (
     UacReg,
     UacRegOptions,
 )
-from trunkmgr.services import accounts, calls, domains, nodes, orders, providers, registrations, wake
+from trunkmgr.services import accounts, calls, dialogs, domains, nodes, orders, providers, registrations, wake
 
 pytestmark = pytest.mark.django_db
 
@@ -407,6 +408,32 @@ class TestCalls:
         assert call.answered_time == now + timedelta(seconds=1)
         assert Call.objects.count() == 2
         assert selectors.calls_going_on() == []
+
+
+class TestDialogs:
+    def row(self, key: str, **columns: Any) -> dict[str, Any]:
+        now = timezone.now()
+        usual = {"call_id": "c", "l_uuid": "a", "state": "s", "expires_time": now + timedelta(hours=1)}
+        return {"key": key, "changed_time": now, **usual, **columns}
+
+    def test_the_newest_state_holds_until_it_is_over_or_expired(self) -> None:
+        past = timezone.now() - timedelta(seconds=1)
+        dialogs.record("n1", [self.row("a", state="old"), self.row("b", call_id="x" * 300), self.row("c")])
+        dialogs.record("n1", [self.row("a", state="new"), self.row("late", expires_time=past)])
+        dialogs.record("n2", [self.row("other"), self.row("late too", expires_time=past)])
+        dialogs.forget(["c", "never there"])
+        assert [(row.key, row.state) for row in dialogs.going_on("n1")] == [("b", "s"), ("a", "new")]
+        assert set(Dialog.objects.values_list("key", flat=True)) == {"a", "b", "other"}
+        assert Dialog.objects.get(key="b").call_id == "x" * 255
+
+    def test_calls_that_are_taken_up_are_not_ended_by_a_restart(self) -> None:
+        now = timezone.now()
+        for key, node in (("a", "n1"), ("b", "n1"), ("c", "n1"), ("d", "n2")):
+            Call.objects.create(key=key, call_id=key, l_uuid="x", direction="out", started_time=now, node=node)
+        dialogs.record("n1", [self.row("a"), self.row("b", expires_time=now - timedelta(seconds=1))])
+        dialogs.record("n2", [self.row("c")])
+        nodes.start("n1")
+        assert set(Call.objects.filter(ended_time=None).values_list("key", flat=True)) == {"a", "d"}
 
 
 class TestOrders:

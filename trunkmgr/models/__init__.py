@@ -1,6 +1,6 @@
 """The tables of trunkmgr, one module a subject."""
 
-from trunkmgr.models.call import Call
+from trunkmgr.models.call import Call, Dialog
 from trunkmgr.models.credential import Credential
 from trunkmgr.models.node import Change, Node, Order
 from trunkmgr.models.provider import Provider
@@ -12,6 +12,7 @@ __all__ = [
     "Call",
     "Change",
     "Credential",
+    "Dialog",
     "Domain",
     "Node",
     "Order",

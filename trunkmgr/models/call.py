@@ -1,4 +1,4 @@
-"""Calls: one record each, written when a call starts and completed when it ends."""
+"""Calls: one record each, written when a call starts and completed when it ends; and what some need after a restart."""
 
 from __future__ import annotations
 
@@ -32,3 +32,21 @@ class Call(models.Model):
 
     def __str__(self) -> str:
         return f"{self.caller} → {self.callee}"
+
+
+class Dialog(models.Model):
+    """What a call needs after a restart and its Record-Route token does not tell: how its CSeq is counted by now.
+
+    Only calls that the provider challenged within have a row, from the challenge to their end.
+    """
+
+    key = models.CharField(max_length=32, primary_key=True, help_text="Drawn by the engine, as the call's own.")
+    node = models.CharField(max_length=64, db_index=True)
+    call_id = models.CharField(max_length=255)
+    l_uuid = models.CharField(max_length=64, default="", blank=True)
+    state = models.TextField(help_text="Sealed with TRUNKMGR_SEAL_KEYS, because it names hidden callers.")
+    expires_time = models.DateTimeField(db_index=True)
+    changed_time = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.call_id} until {self.expires_time:%Y-%m-%d %H:%M:%S}"

@@ -9,7 +9,7 @@ from typing import Any
 from django.db import connection, transaction
 from django.utils import timezone
 
-from trunkmgr.models import Call
+from trunkmgr.models import Call, Dialog
 from trunkmgr.services.text import fit
 
 #: Rows a transaction: under 50 ms, and a commit costs as much as twenty rows.
@@ -92,7 +92,8 @@ def _update(columns: tuple[str, ...]) -> str:
 
 
 def end_orphans(node: str) -> int:
-    """End the calls that a stopped worker left open: nobody will tell their end any more."""
-    return Call.objects.filter(node=node, ended_time=None).update(
+    """End the calls that a stopped worker left open, but for those that it takes up again."""
+    taken_up = Dialog.objects.filter(node=node, expires_time__gt=timezone.now()).values("key")
+    return Call.objects.filter(node=node, ended_time=None).exclude(key__in=taken_up).update(
         ended_time=timezone.now(), reason="The worker was restarted",
     )

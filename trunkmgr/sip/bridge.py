@@ -1,8 +1,9 @@
 """From engine events to tables and pages: bundled, in another thread, off the way of any message.
 
 The engine's turn only appends.  Twenty times a second events become rows: the last state of each account, history,
-calls. One write at a time takes them to the services and then tells the pages.  With the database down the last state
-of each account is kept, history and calls wait in a bound, and what falls out of it is counted.
+calls, and what a call needs after a restart. One write at a time takes them to the services and then tells the pages.
+With the database down the last state of each account and call is kept, history and calls wait in a bound, and what
+falls out of it is counted.
 """
 
 from __future__ import annotations
@@ -17,7 +18,16 @@ from typing import Any
 
 from django.db import InterfaceError, OperationalError
 
-from sipengine.events import CallAnswered, CallEnded, CallStarted, Event, RegistrationChanged, Trigger
+from sipengine.events import (
+    CallAnswered,
+    CallEnded,
+    CallStarted,
+    DialogOver,
+    DialogShifted,
+    Event,
+    RegistrationChanged,
+    Trigger,
+)
 from trunkmgr.sip.clock import Clock
 from trunkmgr.sip.outage import Outage
 
@@ -32,6 +42,7 @@ BATCH = 500
 #: What may wait while the database is down.
 HISTORY_LIMIT = 50_000
 CALLS_LIMIT = 50_000
+DIALOGS_LIMIT = 50_000
 
 Row = dict[str, Any]
 
@@ -44,13 +55,17 @@ class Batch:
     """As `services.registrations.record` wants them, in order."""
     calls: list[Row] = field(default_factory=list)
     """As `services.calls.record` wants them."""
+    dialogs: list[Row] = field(default_factory=list)
+    """As `services.dialogs.record` wants them."""
+    dialogs_over: list[str] = field(default_factory=list)
+    """Keys of calls whose dialogs may go."""
     stale: set[str] = field(default_factory=set)
     """Accounts whose rows were added, edited or removed: pages must hear of them."""
     called: set[str] = field(default_factory=set)
     """Accounts whose calls moved."""
 
     def __bool__(self) -> bool:
-        return bool(self.registrations or self.calls or self.stale)
+        return bool(self.registrations or self.calls or self.dialogs or self.dialogs_over or self.stale)
 
     def singly(self) -> Iterable[Batch]:
         """Give each row as a batch of its own."""
@@ -58,6 +73,10 @@ class Batch:
             yield Batch(registrations=[row])
         for row in self.calls:
             yield Batch(calls=[row])
+        for row in self.dialogs:
+            yield Batch(dialogs=[row])
+        for key in self.dialogs_over:
+            yield Batch(dialogs_over=[key])
 
 
 class Bridge:
@@ -87,6 +106,8 @@ class Bridge:
         self._states: dict[str, RegistrationChanged] = {}
         self._history: deque[RegistrationChanged] = deque()
         self._calls: dict[str, Row] = {}
+        self._dialogs: dict[str, DialogShifted | DialogOver] = {}
+        """The last that was told of each."""
         self._trunk_of_call: dict[str, str] = {}
         self._moved: set[str] = set()
         self._stale: set[str] = set()
@@ -107,6 +128,11 @@ class Bridge:
         events.clear()
         if self._gathering is None:
             self._gathering = asyncio.get_running_loop().call_later(GATHER, self._gather)
+
+    def taken_up(self, key: str, l_uuid: str) -> None:
+        """Count a call as going on: one that started, or that an earlier process left to us."""
+        self._trunk_of_call[key] = l_uuid
+        self.going_on[l_uuid] += 1
 
     def accounts_changed(self, l_uuids: Iterable[str]) -> None:
         """Have the pages told of rows that were added, edited or removed."""
@@ -143,6 +169,8 @@ class Bridge:
                 self._on_registration(event)
             elif isinstance(event, CallStarted | CallAnswered | CallEnded):
                 self._call(event)
+            elif isinstance(event, DialogShifted | DialogOver):
+                self._dialog(event)
         self._wanted.set()
 
     def _call(self, event: CallStarted | CallAnswered | CallEnded) -> None:
@@ -158,8 +186,7 @@ class Bridge:
                 call_id=event.call_id, l_uuid=event.l_uuid, direction=event.direction, caller=event.caller,
                 callee=event.callee, anonymous=event.anonymous, started_time=moment,
             )
-            self._trunk_of_call[event.key] = event.l_uuid
-            self.going_on[event.l_uuid] += 1
+            self.taken_up(event.key, event.l_uuid)
         l_uuid = self._trunk_of_call.get(event.key)
         if l_uuid is not None:
             self._moved.add(l_uuid)
@@ -172,13 +199,19 @@ class Bridge:
                 if not self.going_on[l_uuid]:
                     del self.going_on[l_uuid]
 
+    def _dialog(self, event: DialogShifted | DialogOver) -> None:
+        if event.key not in self._dialogs and len(self._dialogs) >= DIALOGS_LIMIT:
+            del self._dialogs[next(iter(self._dialogs))]
+            self.dropped += 1
+        self._dialogs[event.key] = event
+
     def _waiting(self) -> bool:
-        return bool(self._batch or self._states or self._history or self._calls)
+        return bool(self._batch or self._states or self._history or self._calls or self._dialogs)
 
     async def _run(self) -> None:
         while True:
-            # Registrations are written as soon as they are there; calls wait for their second.
-            soon = bool(self._states or self._history)
+            # Registrations and dialogs are written as soon as they are there; calls wait for their second.
+            soon = bool(self._states or self._history or self._dialogs)
             later = self._calls_at + CALLS_EVERY - self._clock.now() if self._calls else None
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wanted.wait(), 0 if soon else later if later is None else max(0.0, later))
@@ -229,6 +262,15 @@ class Bridge:
         if not self._history:
             for l_uuid in list(self._states)[:BATCH]:
                 batch.registrations.append(self._registration(self._states.pop(l_uuid)))
+        for key in list(self._dialogs)[:BATCH]:
+            dialog = self._dialogs.pop(key)
+            if isinstance(dialog, DialogOver):
+                batch.dialogs_over.append(key)
+            else:
+                batch.dialogs.append({
+                    "key": key, "call_id": dialog.call_id, "l_uuid": dialog.l_uuid, "state": dialog.state,
+                    "expires_time": self._clock.time(dialog.expires_at), "changed_time": self._clock.time(dialog.at),
+                })
         now = self._clock.now()
         if now >= self._calls_at + CALLS_EVERY:
             self._calls_at = now if len(self._calls) <= BATCH else 0.0

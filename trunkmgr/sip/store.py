@@ -7,8 +7,8 @@ from typing import Any
 
 from sipengine.uac.binding import BindingRecord
 from sipengine.uac.routes import Routes
-from trunkmgr.models import Node, Registration
-from trunkmgr.services import calls, nodes, registrations
+from trunkmgr.models import Call, Node, Registration
+from trunkmgr.services import calls, dialogs, nodes, registrations
 from trunkmgr.sip.bridge import Batch
 from trunkmgr.sip.changes import ChangeLog, Patch, read_rows
 from trunkmgr.sip.clock import Clock
@@ -20,6 +20,10 @@ def store(node: str, batch: Batch) -> None:
         registrations.record(node, batch.registrations)
     if batch.calls:
         calls.record(node, batch.calls)
+    if batch.dialogs:
+        dialogs.record(node, batch.dialogs)
+    if batch.dialogs_over:
+        dialogs.forget(batch.dialogs_over)
 
 
 def look(log: ChangeLog, node: Node) -> tuple[Patch, dict[str, int]]:
@@ -37,6 +41,13 @@ def own(node: Node) -> dict[str, int]:
     """Claim what nobody looks after; return the fencing numbers of all that is ours."""
     registrations.claim_ownership(node.name)
     return nodes.owned(node)
+
+
+def calls_going_on(node: str, clock: Clock) -> tuple[list[tuple[str, str, float]], dict[str, str]]:
+    """Read what an earlier process left of its calls: as `Endpoint.load_dialogs` wants it, and l_uuid by key."""
+    rows = dialogs.going_on(node)
+    keys = Call.objects.filter(key__in=[row.key for row in rows], ended_time=None).values_list("key", "l_uuid")
+    return [(row.key, row.state, clock.at(row.expires_time)) for row in rows], dict(keys)
 
 
 _RECORD = (

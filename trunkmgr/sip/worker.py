@@ -28,7 +28,7 @@ from sipengine.events import RegistrationChanged, Target
 from sipengine.exceptions import ResolutionError
 from trunkmgr import live, processes
 from trunkmgr.models import Node, Order
-from trunkmgr.services import nodes
+from trunkmgr.services import dialogs, nodes
 from trunkmgr.services import orders as order_rows
 from trunkmgr.sip import changes, routing, store
 from trunkmgr.sip.behind import WriteBehind
@@ -121,6 +121,7 @@ class SipWorker(Worker):
             await self.database.run(self.change_log.start)
             snapshot = await self.database.run(changes.read_snapshot)
             self.admission.swap(snapshot)
+            self._take_up_calls(*await self.database.run(store.calls_going_on, self.env.node, self.clock))
             await self.server.start()
             if self.node_socket is not None:
                 self.node_socket.open()
@@ -251,6 +252,7 @@ class SipWorker(Worker):
                     self._spawn(self._obey(order), f"order {order.pk}")
                 if self.clock.now() >= compare_at:
                     compare_at = self.clock.now() + COMPARE
+                    await self.database.run(dialogs.forget_expired)
                     patch = await self.database.run(changes.compare, self.admission.snapshot)
                     if patch:
                         log.warning("The tables were changed behind the change log; the difference is taken over.")
@@ -311,6 +313,17 @@ class SipWorker(Worker):
                 self.call(registrations.load, trunk.account, records.get(l_uuid))
             if number % LOAD == LOAD - 1:
                 await asyncio.sleep(0)
+
+    def _take_up_calls(self, states: list[tuple[str, str, float]], calls: Mapping[str, str]) -> None:
+        """Give the engine the calls whose token alone would not do, before anything of them can arrive."""
+        known = self.endpoint.load_dialogs(states, self.server.now())
+        for key, l_uuid in calls.items():
+            self.bridge.taken_up(key, l_uuid)
+        if lost := len(states) - known:
+            log.warning(
+                "%d of %d calls that go on were stored under other TRUNKMGR_SEAL_KEYS. "
+                "They go by their tokens, so the provider may refuse what is sent within them.", lost, len(states),
+            )
 
     async def _beat(self) -> None:
         """Say that we live."""

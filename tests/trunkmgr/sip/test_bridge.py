@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 from django.db import DataError, OperationalError
 
-from sipengine.events import CallAnswered, CallEnded, CallStarted, RegistrationChanged, RegistrationState, Trigger
+from sipengine.events import (
+    CallAnswered,
+    CallEnded,
+    CallStarted,
+    DialogOver,
+    DialogShifted,
+    RegistrationChanged,
+    RegistrationState,
+    Trigger,
+)
 from trunkmgr.sip import bridge as bridge_module
 from trunkmgr.sip.bridge import Batch, Bridge
 from trunkmgr.sip.clock import Clock
@@ -197,3 +206,51 @@ def test_calls_that_wait_are_bounded(run: Callable, monkeypatch: pytest.MonkeyPa
         assert bridge.dropped == 15
 
     assert len(run(scenario).calls) == 10
+
+
+def shifted(key: str, state: str, expires_at: float = 1000.0) -> DialogShifted:
+    return DialogShifted(key, "call-id", "a", state, expires_at, 100.0)
+
+
+def test_the_last_state_of_a_dialog_is_written_and_its_end(run: Callable) -> None:
+    async def scenario(bridge: Bridge, database: Database, told: list) -> None:
+        events = [shifted("k1", "old"), shifted("k2", "x"), shifted("k1", "new", 2000.0), DialogOver("k2", 101.0)]
+        bridge.take(deque(events))
+        await asyncio.sleep(0.05)
+        (batch,) = database.batches
+        (row,) = batch.dialogs
+        assert (row["key"], row["call_id"], row["l_uuid"], row["state"]) == ("k1", "call-id", "a", "new")
+        assert (row["expires_time"] - row["changed_time"]).total_seconds() == 1900.0
+        assert batch.dialogs_over == ["k2"]
+
+    run(scenario)
+
+
+def test_dialogs_wait_for_the_database_within_a_bound(run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge_module, "DIALOGS_LIMIT", 3)
+
+    async def scenario(bridge: Bridge, database: Database, told: list) -> None:
+        database.error = OperationalError("gone")
+        bridge.take(deque([shifted("first", "1")]))
+        await asyncio.sleep(0.02)
+        bridge.take(deque([shifted(f"k{n}", "1") for n in range(4)] + [shifted("first", "2"), shifted("k3", "2")]))
+        await asyncio.sleep(0.02)
+        assert bridge.dropped == 2
+        database.error = None
+        await asyncio.sleep(0.6)
+        rows = [(row["key"], row["state"]) for batch in database.batches for row in batch.dialogs]
+        assert rows == [("first", "1"), ("k2", "1"), ("k3", "2"), ("first", "2")], "the first was on its way already"
+
+    run(scenario)
+
+
+def test_a_call_of_before_is_counted_until_it_ends(run: Callable) -> None:
+    async def scenario(bridge: Bridge, database: Database, told: list) -> None:
+        bridge.taken_up("k", "a")
+        assert bridge.going_on == {"a": 1}
+        bridge.take(deque([CallEnded("k", 200, "OK", 1.0)]))
+        await asyncio.sleep(0.05)
+        assert not bridge.going_on
+        assert told[-1][1] == {"a"}, "the pages hear of it"
+
+    run(scenario)

@@ -17,10 +17,16 @@ from channels.layers import InMemoryChannelLayer
 from django.conf import settings
 from django.db import OperationalError
 
+from sipengine.dialog import state as dialog_state
+from sipengine.dialog.cseq import Sequence
+from sipengine.dialog.record import DialogRecord
+from sipengine.dialog.views import Views
+from sipengine.events import CallAnswered, CallStarted, DialogOver, DialogShifted
 from trunkmgr.asgi import application
 from trunkmgr.models import (
     Call,
     Credential,
+    Dialog,
     Domain,
     Node,
     Order,
@@ -360,3 +366,51 @@ def test_a_restart_keeps_a_binding_that_stands(run: Callable[..., None]) -> None
     providers.Provider.objects.all().delete()
     Domain.objects.all().delete()
     run(second)
+
+
+def test_a_restart_takes_up_the_calls_that_were_challenged(
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:
+    views = Views(b"<sip:hidden@pbx.example>", b"<sip:alice@sip.example>")
+
+    async def first(stand: Stand) -> None:
+        worker, now = stand.worker, stand.worker.server.now()
+        record = DialogRecord(worker.endpoint.proxy.dialogs, b"call-id tag", views, now + 3600)
+        record.mark, record.sequences = "0123456789abcdef", {1: Sequence(5, 7)}
+        state = dialog_state.write(record, worker.endpoint.proxy.sealer)
+        worker.endpoint.events += [
+            CallStarted(record.mark, "call-id", "alice", "out", "100", "4930", False, now),
+            CallAnswered(record.mark, now), DialogShifted(record.mark, "call-id", "alice", state, now + 3600, now),
+        ]
+        worker._on_events()
+        row = await eventually(Dialog.objects.first)
+        assert b"hidden" not in repr(vars(row)).encode()
+        await eventually(lambda: Call.objects.filter(answered_time__isnull=False).exists())
+
+    async def second(stand: Stand) -> None:
+        worker = stand.worker
+        record = worker.endpoint.proxy.dialogs.find(b"call-id", b"tag")
+        assert record is not None and record.views == views
+        assert 3500 < record.expires_at - worker.server.now() <= 3600
+        assert worker.bridge.going_on == {"alice": 1}
+        assert not await sync_to_async(Call.objects.exclude(ended_time=None).exists)()
+        worker.endpoint.events.append(DialogOver(record.mark, worker.server.now()))
+        worker._on_events()
+        await eventually(lambda: not Dialog.objects.exists())
+
+    async def other_keys(stand: Stand) -> None:
+        assert not len(stand.worker.endpoint.proxy.dialogs)
+
+    def restart(scenario: Callable[[Stand], Awaitable[None]]) -> None:
+        providers.Provider.objects.all().delete()
+        Domain.objects.all().delete()
+        run(scenario)
+
+    run(first)
+    kept = Dialog.objects.get()
+    restart(second)
+    kept.save(force_insert=True)
+    monkeypatch.setattr(settings, "SEAL_KEYS", (b"k" * 32,))
+    with caplog.at_level(logging.WARNING):
+        restart(other_keys)
+    assert "1 of 1 calls that go on were stored under other TRUNKMGR_SEAL_KEYS." in caplog.text
