@@ -14,6 +14,8 @@ from trunkmgr.services.text import fit
 
 #: Rows a transaction: under 50 ms, and a commit costs as much as twenty rows.
 CHUNK = 500
+#: Rows a statement: each one ends in SQLite giving the GIL back, and SIP in the next thread wants it.
+ROWS = 50
 
 _COLUMNS = (
     "call_id", "l_uuid", "direction", "caller", "callee", "anonymous", "started_time", "answered_time", "ended_time",
@@ -46,11 +48,14 @@ def _record(node: str, rows: Sequence[Mapping[str, Any]]) -> int:
         for columns, group in alike.items():
             if "started_time" in columns:
                 defaults = _defaults(columns)
-                cursor.executemany(_upsert(columns), [
-                    [row["key"], node, *values, *defaults]
-                    for row, values in zip(group, _values(columns, group), strict=True)
-                ])
-                written += cursor.rowcount
+                for start in range(0, len(group), ROWS):
+                    some = group[start:start + ROWS]
+                    values = zip(some, _values(columns, some), strict=True)
+                    cursor.execute(
+                        _upsert(columns, len(some)),
+                        [value for row, own in values for value in (row["key"], node, *own, *defaults)],
+                    )
+                written += len(group)
             elif columns:
                 cursor.executemany(_update(columns), [
                     [*values, row["key"]] for row, values in zip(group, _values(columns, group), strict=True)
@@ -74,14 +79,15 @@ def _defaults(columns: Sequence[str]) -> list[Any]:
     return [Call._meta.get_field(name).get_default() for name in _missing(columns)]  # type: ignore[union-attr]
 
 
-@lru_cache
-def _upsert(columns: tuple[str, ...]) -> str:
+@lru_cache(maxsize=1024)
+def _upsert(columns: tuple[str, ...], rows: int) -> str:
     names = ["key", "node", *columns, *_missing(columns)]
     quoted = ", ".join(f'"{name}"' for name in names)
+    one = f"({', '.join(['%s'] * len(names))})"
     changed = ", ".join(f'"{name}" = excluded."{name}"' for name in ("node", *columns))
     return (
         f'INSERT INTO {Call._meta.db_table} ({quoted}) '  # noqa: S608 - our own columns
-        f'VALUES ({", ".join(["%s"] * len(names))}) ON CONFLICT ("key") DO UPDATE SET {changed}'
+        f'VALUES {", ".join([one] * rows)} ON CONFLICT ("key") DO UPDATE SET {changed}'
     )
 
 

@@ -35,7 +35,8 @@ log = logging.getLogger("trunkmgr.sip")
 
 #: Seconds from an event to its turn: events of one moment share a transaction.
 GATHER = 0.05
-#: Seconds between two batches of calls: most short calls start and end within one and cost one row written once.
+#: Seconds between two rounds of calls; one that goes on is written in the round after that in which it moved, so that
+#: what starts and ends within a second, as most refused calls do, costs one row written once.
 CALLS_EVERY = 1.0
 #: Rows of one batch.
 BATCH = 500
@@ -79,6 +80,40 @@ class Batch:
             yield Batch(dialogs_over=[key])
 
 
+class CallRows:
+    """What is to be written of calls, by key, in rounds."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._fresh: dict[str, Row] = {}
+        self._waited: dict[str, Row] = {}
+        """Rows of the round before, and what `turn` let go."""
+
+    def __len__(self) -> int:
+        return len(self._fresh) + len(self._waited)
+
+    def row(self, key: str) -> Row:
+        """The row of a call, to be filled; a new one takes the place of the oldest when there are too many."""
+        row = self._waited.get(key) or self._fresh.get(key)
+        if row is None:
+            if len(self) >= CALLS_LIMIT:
+                oldest = self._waited or self._fresh
+                del oldest[next(iter(oldest))]
+                self.dropped += 1
+            row = self._fresh[key] = {"key": key}
+        return row
+
+    def turn(self) -> list[Row]:
+        """End a round: all that waited, and of this round's what is over; at most BATCH rows, then ask again."""
+        taken = [self._waited.pop(key) for key in list(self._waited)[:BATCH]]
+        if not self._waited:
+            over = [key for key, row in self._fresh.items() if "ended_time" in row][: BATCH - len(taken)]
+            taken += [self._fresh.pop(key) for key in over]
+            if len(taken) < BATCH:
+                self._waited, self._fresh = self._fresh, {}
+        return taken
+
+
 class Bridge:
     """One a worker.  `take` is called by the engine's host after a turn, everything else by the loop."""
 
@@ -100,12 +135,11 @@ class Bridge:
         """Who ordered what comes next with trigger `operator`."""
         self.going_on: Counter[str] = Counter()
         """Calls going on, by l_uuid."""
-        self.dropped = 0
-        """History rows and calls lost since the start."""
+        self._dropped = 0
         self._queue: deque[Event] = deque()
         self._states: dict[str, RegistrationChanged] = {}
         self._history: deque[RegistrationChanged] = deque()
-        self._calls: dict[str, Row] = {}
+        self._calls = CallRows()
         self._dialogs: dict[str, DialogShifted | DialogOver] = {}
         """The last that was told of each."""
         self._trunk_of_call: dict[str, str] = {}
@@ -118,6 +152,11 @@ class Bridge:
         self._task: asyncio.Task[None] | None = None
         self.database = Outage(log, "The database", "Calls and registrations go on; pages and history wait.")
         self._pages = Outage(log, "The channel layer of the pages", "Calls and registrations go on; pages are stale.")
+
+    @property
+    def dropped(self) -> int:
+        """History rows and calls lost since the start."""
+        return self._dropped + self._calls.dropped
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="bridge")
@@ -164,7 +203,7 @@ class Bridge:
                 if event.final:
                     if len(self._history) >= HISTORY_LIMIT:
                         self._history.popleft()
-                        self.dropped += 1
+                        self._dropped += 1
                     self._history.append(event)
                 self._on_registration(event)
             elif isinstance(event, CallStarted | CallAnswered | CallEnded):
@@ -174,12 +213,7 @@ class Bridge:
         self._wanted.set()
 
     def _call(self, event: CallStarted | CallAnswered | CallEnded) -> None:
-        row = self._calls.get(event.key)
-        if row is None:
-            if len(self._calls) >= CALLS_LIMIT:
-                del self._calls[next(iter(self._calls))]
-                self.dropped += 1
-            row = self._calls[event.key] = {"key": event.key}
+        row = self._calls.row(event.key)
         moment = self._clock.time(event.at)
         if isinstance(event, CallStarted):
             row.update(
@@ -202,7 +236,7 @@ class Bridge:
     def _dialog(self, event: DialogShifted | DialogOver) -> None:
         if event.key not in self._dialogs and len(self._dialogs) >= DIALOGS_LIMIT:
             del self._dialogs[next(iter(self._dialogs))]
-            self.dropped += 1
+            self._dropped += 1
         self._dialogs[event.key] = event
 
     def _waiting(self) -> bool:
@@ -248,7 +282,7 @@ class Bridge:
             try:
                 await self._store(single)
             except Exception as error:
-                self.dropped += 1
+                self._dropped += 1
                 log.error("A row of the engine's news is dropped: %s.", str(error) or type(error).__name__)
 
     def _next(self) -> Batch:
@@ -273,9 +307,10 @@ class Bridge:
                 })
         now = self._clock.now()
         if now >= self._calls_at + CALLS_EVERY:
-            self._calls_at = now if len(self._calls) <= BATCH else 0.0
-            batch.calls = [self._calls.pop(key) for key in list(self._calls)[:BATCH]]
-            batch.called, self._moved = self._moved, set()
+            batch.calls = self._calls.turn()
+            self._calls_at = now if len(batch.calls) < BATCH else 0.0
+            if batch.calls:
+                batch.called, self._moved = self._moved, set()
         batch.stale, self._stale = self._stale, set()
         return batch
 
