@@ -21,12 +21,13 @@ class TimerOwner(Protocol):
 
 
 class TimerQueue:
-    __slots__ = ("_count", "heap", "lanes")
+    __slots__ = ("_count", "_soonest", "heap", "lanes")
 
     def __init__(self) -> None:
         self.lanes: dict[float, deque[tuple[float, TimerOwner]]] = {}
         self.heap: list[tuple[float, int, TimerOwner]] = []
         self._count = 0
+        self._soonest = NEVER
 
     def arm(self, owner: TimerOwner, delay: float, now: float) -> None:
         """Call `owner.on_timer` in `delay` seconds; only for delays out of a small fixed set (each has its lane)."""
@@ -35,28 +36,37 @@ class TimerQueue:
         if lane is None:
             lane = self.lanes[delay] = deque()
         lane.append((when, owner))
+        if when < self._soonest:
+            self._soonest = when
 
     def arm_at(self, owner: TimerOwner, when: float) -> None:
         """Call `owner.on_timer` at any time."""
         owner.due = when
         self._count += 1
         heapq.heappush(self.heap, (when, self._count, owner))
+        if when < self._soonest:
+            self._soonest = when
 
     def next_at(self) -> float:
         """Earliest entry, stale ones included; inf when there is none."""
-        at = min([lane[0][0] for lane in self.lanes.values() if lane], default=NEVER)
-        return min(at, self.heap[0][0]) if self.heap else at
+        return self._soonest
 
     def expire(self, now: float) -> None:
-        for lane in list(self.lanes.values()):
-            while lane and lane[0][0] <= now:
-                when, owner = lane.popleft()
+        if now < self._soonest:
+            return
+        heap = self.heap
+        try:
+            for lane in list(self.lanes.values()):
+                while lane and lane[0][0] <= now:
+                    when, owner = lane.popleft()
+                    if owner.due == when:
+                        owner.due = NEVER
+                        owner.on_timer(now)
+            while heap and heap[0][0] <= now:
+                when, _, owner = heapq.heappop(heap)
                 if owner.due == when:
                     owner.due = NEVER
                     owner.on_timer(now)
-        heap = self.heap
-        while heap and heap[0][0] <= now:
-            when, _, owner = heapq.heappop(heap)
-            if owner.due == when:
-                owner.due = NEVER
-                owner.on_timer(now)
+        finally:  # an owner that fell over must not silence the others
+            at = min([lane[0][0] for lane in self.lanes.values() if lane], default=NEVER)
+            self._soonest = min(at, heap[0][0]) if heap else at

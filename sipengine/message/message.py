@@ -7,9 +7,12 @@ them. Bodies are never looked at.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from sipengine.exceptions import ParseError
 from sipengine.message.fields import (
+    CACHE_KEY,
+    CACHE_LIMIT,
     CALL_ID,
     CANONICAL,
     CONTACT,
@@ -186,7 +189,7 @@ def parse(data: bytes, stream: bool = False) -> Message:
         head, body = _tolerate(data)
     lines = head.splitlines()
     count = len(lines)
-    if head.count(b"\r\n") != count - 1 or head[-1:] in _BREAKS:  # somewhere a CR or LF stands alone
+    if head.count(b"\r\n") != count - 1 or head.endswith(_BREAKS):  # somewhere a CR or LF stands alone
         lines = head.replace(b"\r\n", b"\n").split(b"\n")
         count = len(lines)
         if head.count(b"\r") != head.count(b"\r\n"):
@@ -199,18 +202,18 @@ def parse(data: bytes, stream: bool = False) -> Message:
     start = lines.pop(0)
     if not start:
         raise ParseError("the start line is empty")
-    known = CANONICAL.get
-    keys = [known(line.partition(b":")[0], b"") for line in lines]
-    if not all(keys):  # a spelling that comes for the first time, or a folded line
-        lines, keys = _named(lines)
+    names = CANONICAL
+    try:
+        keys = [names[line.partition(b":")[0]] for line in lines]
+    except ContinuationLine:
+        lines = folded(lines)
+        keys = [names[line.partition(b":")[0]] for line in lines]
     if roomy or count > MAX_ROUTES:
         _check_counts(keys, lines)
     last = bool(keys) and keys[-1] is CONTENT_LENGTH  # where it mostly stands: no search then
     if last or CONTENT_LENGTH in keys:
-        value = lines[-1 if last else keys.index(CONTENT_LENGTH)].partition(b":")[2].strip()
-        if not value.isdigit() or len(value) > 10:
-            raise ParseError("Content-Length is no number")
-        length = int(value)
+        line = lines[-1 if last else keys.index(CONTENT_LENGTH)]
+        length = _known_length(line) if len(line) <= CACHE_KEY else _content_length(line)
         if length != len(body):
             if length > len(body):
                 raise ParseError("the body is shorter than Content-Length")
@@ -222,14 +225,14 @@ def parse(data: bytes, stream: bool = False) -> Message:
     return Message(start, lines, keys, body)
 
 
-def _named(lines: list[bytes]) -> tuple[list[bytes], list[bytes]]:
-    """Lines with folded ones joined, and the canonical name of each."""
-    names = CANONICAL
-    try:
-        return lines, [names[line.partition(b":")[0]] for line in lines]
-    except ContinuationLine:
-        lines = folded(lines)
-        return lines, [names[line.partition(b":")[0]] for line in lines]
+def _content_length(line: bytes) -> int:
+    value = line.partition(b":")[2].strip()
+    if not value.isdigit() or len(value) > 10:
+        raise ParseError("Content-Length is no number")
+    return int(value)
+
+
+_known_length = lru_cache(CACHE_LIMIT)(_content_length)
 
 
 def _tolerate(data: bytes) -> tuple[bytes, bytes]:

@@ -78,7 +78,9 @@ class Pacing:
 
     def next_at(self) -> float:
         """Say when the next queued request may leave; inf when none waits."""
-        return min([b.updated_at + max(0.0, 1.0 - b.tokens) / b.rate for b in self._busy.values()], default=inf)
+        if not self._busy:
+            return inf
+        return min([b.updated_at + max(0.0, 1.0 - b.tokens) / b.rate for b in self._busy.values()])
 
     def handle_timer(self, now: float) -> None:
         for target, bucket in list(self._busy.items()):

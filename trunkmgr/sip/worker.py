@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from channels.routing import ProtocolTypeRouter
 from channels.worker import Worker
 from django.conf import settings
 from django.db import Error as DatabaseError
@@ -67,7 +68,9 @@ class SipWorker(Worker):
         self.env = env
         self.stopping = asyncio.Event()
         self.admission = Admission()
-        self.middleware = PeerMiddleware(application, self.admission, self)
+        # The router has one answer for the scope `sip`: asking it for each call costs a coroutine.
+        sip = application.application_mapping["sip"] if isinstance(application, ProtocolTypeRouter) else application
+        self.middleware = PeerMiddleware(sip, self.admission, self)
         self.steps = HookSteps(retry_after=None)
         self.endpoint = Endpoint(
             Configuration(
