@@ -25,6 +25,11 @@ class Configuration:
     """`sealed`: authenticated encryption; `kamailio`: the seed module's XOR and base64, which anybody can read."""
     restore_passwd: str = field(default="", repr=False)
     """Password of the `kamailio` codec."""
+    restore_from_avp: str = ""
+    """``$avp(name)`` that gets the original From as a name-addr where it is replaced; empty: none."""
+    restore_to_avp: str = ""
+    auth_password_avp: str = ""
+    """Pseudo-variable with a password: `xlog` never shows it."""
     rr_from_store_param: str = "vsf"
     rr_to_store_param: str = "vst"
     seal_keys: tuple[bytes, ...] = field(default=(), repr=False)
@@ -56,5 +61,6 @@ class Configuration:
             value = getattr(self, name)
             if not value.isalnum() or not value.isascii() or value in ("lr", "transport", "ftag"):
                 raise ValueError(f"{name} is {value!r}; it is a short word of letters and digits of its own")
-        if self.rr_from_store_param == self.rr_to_store_param:
-            raise ValueError("rr_from_store_param and rr_to_store_param are the same; give each its own word")
+        names = [self.rr_from_store_param, self.rr_to_store_param]
+        if len({*names, *(name + "c" for name in names)}) < 4:  # with a "c" behind it: the check of the codec kamailio
+            raise ValueError("rr_from_store_param and rr_to_store_param are too much alike; give each its own word")

@@ -1,6 +1,6 @@
 """What the proxy remembers of a call: the two views and the marks of its events (RFC 3261 §12; not a UA's dialog).
 
-One record holds for all forks of a call: the views do not depend on who answered.
+One record holds for all forks of a call, also where they show different identities: each of those has its token.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ LOOK = 32.0
 
 class DialogRecord:
     __slots__ = (
-        "answered", "contact_line", "due", "expires_at", "from_hidden", "from_line", "hidden_line", "key", "l_uuid",
-        "lifetime", "mark", "over", "provider", "sequences", "stored", "table", "tags", "token", "views",
+        "answered", "contact_line", "due", "expires_at", "forks", "from_hidden", "from_line", "hidden_line", "key",
+        "l_uuid", "lifetime", "mark", "over", "provider", "sequences", "stored", "table", "tags", "token", "views",
     )  # fmt: skip
 
     def __init__(self, table: DialogTable, key: bytes, views: Views, expires_at: float) -> None:
@@ -25,6 +25,8 @@ class DialogRecord:
         self.views = views
         self.token = b""
         """Record-Route parameters that carry the views, as sent."""
+        self.forks: dict[bytes, Views] | None = None
+        """Views of branches of a fork that went out with other identities than `views`, by their tokens."""
         self.mark = ""
         """Key of the call's events, "" when nobody marked it."""
         self.l_uuid = ""
@@ -50,6 +52,16 @@ class DialogRecord:
         """Seconds that a request within the call adds."""
         self.expires_at = expires_at
         self.due = NEVER
+
+    def show(self, views: Views) -> None:
+        """Another branch goes out; where it shows other identities, it needs a token of its own."""
+        if views == self.views:
+            return
+        if self.forks is None:
+            self.forks = {}
+        self.forks[self.token] = self.views
+        self.views = views
+        self.token = b""
 
     def on_timer(self, now: float) -> None:
         if now >= self.expires_at:

@@ -14,11 +14,12 @@ from sipengine.dialog.record import DialogRecord
 from sipengine.dialog.views import HIDEABLE_BITS, Views
 from sipengine.exceptions import InvalidState, ParseError, Reject, RemoteProtocolError
 from sipengine.message.build import response
-from sipengine.message.fields import CACHE_LIMIT, CANONICAL, CONTACT
+from sipengine.message.fields import CACHE_LIMIT, CANONICAL, CONTACT, FROM, TO
 from sipengine.message.message import Message
 from sipengine.message.uri import SipUri
 from sipengine.message.values import name_addr_of, params_at, tag_of, uri_of
-from sipengine.proxy.hooks import Step, Verdict, log, step_at_once
+from sipengine.proxy.hooks import BRANCH_ROUTE, FAILURE_ROUTE, REQUEST_ROUTE, Step, Verdict, log, step_at_once
+from sipengine.proxy.variables import Store, Variables, looked_at, status_of
 from sipengine.transport.flow import Address, Flow
 from sipengine.uac.replace import replaced
 from sipengine.uac.uac_req import UacRequest
@@ -49,14 +50,27 @@ class Marks:
         self.ended = False
 
 
-class ResponseContext:
+class ResponseContext(Variables):
     __slots__ = (
-        "_call_id", "_du", "_from_end", "_key", "_ruri", "_uac_req", "appended", "branches", "breadth", "breadth_share",
+        "_call_id", "_du", "_from_end", "_key", "_ruri", "_store", "_uac_req", "appended", "branches", "breadth",
+        "breadth_share",
         "cancelled", "contact_hidden", "core", "dialog_views", "direction", "failure_hook", "flow", "from_line",
         "from_tag", "hidden", "loop", "marks", "message", "method", "names", "new_from", "new_to",
-        "on_branch", "on_failure", "on_reply", "record", "record_routed", "reply", "restore_from",
-        "restore_to", "routing", "server", "status", "step", "stepping", "timer_c", "to_line", "verdict",
+        "on_branch", "on_failure", "on_reply", "pristine", "record", "record_routed", "reply", "response",
+        "restore_from", "restore_to", "route", "routing", "server", "status", "step", "stepping", "timer_c", "to_line",
+        "verdict",
     )  # fmt: skip
+
+    _call_id: bytes
+    _du: bytes
+    flow: Flow
+    method: bytes
+    pristine: Message
+    """The request besides the copy that `branch_route` edits; set there alone."""
+    response: Message | None
+    """The message in `onreply_route`, the best one in `failure_route`; set there alone."""
+    route: str
+    """Which hook runs."""
 
     def __init__(
         self, core: ProxyCore, message: Message, method: bytes, ruri: bytes, flow: Flow, server: ServerTransaction,
@@ -100,6 +114,7 @@ class ResponseContext:
         self._du = b""
         self._key = ""
         self._uac_req: UacRequest | None = None
+        self._store: Store | None = None
         self.dialog_views: Views | None = None
         self.appended: list[tuple[bytes, bytes]] = []
         self.on_failure = ""
@@ -113,6 +128,7 @@ class ResponseContext:
         self.step: Step = step_at_once
         self.stepping = False
         self.verdict = Verdict.NONE
+        self.route = REQUEST_ROUTE
 
     # what came
     @property
@@ -147,12 +163,14 @@ class ResponseContext:
         self._ruri = _uri(uri)
 
     @property
-    def du(self) -> bytes:
+    def du(self) -> str:
         """URI of the next hop where it is not the Request-URI."""
-        return self._du
+        return self._du.decode(errors="replace")
 
     @du.setter
     def du(self, uri: bytes | str) -> None:
+        if self.route is BRANCH_ROUTE:
+            raise InvalidState("where a branch goes is settled before branch_route; set du in request_route")
         self._du = _uri(uri) if uri else b""
 
     @property
@@ -178,6 +196,21 @@ class ResponseContext:
     def has_totag(self) -> bool:
         return bool(tag_of(self.to_line))
 
+    def is_method(self, names: str) -> bool:
+        """Whether the method is one of `names`: `is_method("INVITE|BYE")`."""
+        return self.method.decode(errors="replace") in names.split("|")
+
+    def is_present_hf(self, name: bytes | str) -> bool:
+        return CANONICAL[name.encode() if isinstance(name, str) else name] in looked_at(self).keys
+
+    def t_check_status(self, pattern: str) -> bool:
+        """Whether the status in `onreply_route` or `failure_route` matches: `t_check_status("401|407")`."""
+        status = status_of(self)
+        return bool(status) and re.search(pattern, str(status)) is not None
+
+    def t_is_canceled(self) -> bool:
+        return self.cancelled
+
     def is_in_dialog(self) -> bool:
         """Whether the request belongs to a call that goes through us."""
         return self.direction != 0
@@ -187,29 +220,54 @@ class ResponseContext:
         return self.core.is_own_uri(self._ruri)
 
     # edits
-    def uac_replace_from(self, display: bytes | None, uri: bytes = b"") -> None:
-        """Show the callee another From; `display` None leaves the name, b"" removes it; `uri` b"" leaves the URI."""
-        self._check_open()
-        self.new_from = replaced(self.from_line, display, uri)
+    def uac_replace_from(self, display_or_uri: bytes | str, uri: bytes | str | None = None) -> bool:
+        """Show the callee another From: `uac_replace_from(display, uri)`, or `uac_replace_from(uri)`.
 
-    def uac_replace_to(self, display: bytes | None, uri: bytes = b"") -> None:
-        """Show the callee another To."""
-        self._check_open()
-        self.new_to = replaced(self.to_line, display, uri)
+        An empty display name removes the name, an empty URI leaves the URI; one argument leaves the name.  A second
+        call changes what the first one made; in `branch_route` what is set holds for that branch alone.
+        """
+        self._check_editing("uac_replace_from")
+        current = b"From: " + self.new_from if self.new_from else self.from_line
+        new = replaced(current, display_or_uri, uri)
+        if self.direction:
+            return self.core.within.replace(self, FROM, new)
+        if self.core.restore_from_avp:
+            self.avp.setdefault(self.core.restore_from_avp, name_addr_of(self.from_line).decode(errors="replace"))
+        self.new_from = new
+        return True
+
+    def uac_replace_to(self, display_or_uri: bytes | str, uri: bytes | str | None = None) -> bool:
+        """Show the callee another To; as `uac_replace_from`."""
+        self._check_editing("uac_replace_to")
+        new = replaced(b"To: " + self.new_to if self.new_to else self.to_line, display_or_uri, uri)
+        if self.direction:
+            return self.core.within.replace(self, TO, new)
+        if self.core.restore_to_avp:
+            self.avp.setdefault(self.core.restore_to_avp, name_addr_of(self.to_line).decode(errors="replace"))
+        self.new_to = new
+        return True
 
     def uac_restore_from(self) -> bool:
-        """`restore_mode` manual: give the receiver of an in-dialog request its own view of From (both headers go
-        together).
+        """`restore_mode` manual: give the receiver of this request within a call its own view of From.
+
+        Its responses get back what came.  False where there is nothing to restore.
         """
-        return self.uac_restore_to()
+        return self._restore("uac_restore_from", FROM)
 
     def uac_restore_to(self) -> bool:
-        """As `uac_restore_from`: which of the two headers changes follows from the direction."""
-        return self.core.within.restore(self)
+        """As `uac_restore_from`, for To."""
+        return self._restore("uac_restore_to", TO)
+
+    def _restore(self, name: str, key: bytes) -> bool:
+        if self.route is not REQUEST_ROUTE:
+            raise InvalidState(f"{name} may be called in request_route, not in {self.route}")
+        return self.core.within.restore(self, key)
 
     def hide_contact(self) -> None:
         """Replace the user of the caller's Contact for the whole call; put it back in requests that come for it."""
-        self._check_open()
+        self._check_editing("hide_contact")
+        if self.direction:
+            raise InvalidState("the Contact of a request within a call follows from its first request")
         self.contact_hidden = CONTACT in self.message.keys or self.contact_hidden
 
     def remove_hf(self, *fields: bytes | str) -> int:
@@ -224,13 +282,18 @@ class ResponseContext:
         return removed
 
     def append_hf(self, line: bytes | str) -> None:
-        """Add a whole `Name: value` line; raises ParseError when it would break out of its line."""
-        line = line.encode() if isinstance(line, str) else line
+        """Add a whole `Name: value` line; raises ParseError when it would break out of its line.
+
+        A line end behind it, which Kamailio wants, may be there.
+        """
+        line = (line.encode() if isinstance(line, str) else line).rstrip(b"\r\n")
         self.message.append(line)
         self.names = {*self.names, CANONICAL[line.partition(b":")[0]]}
 
-    def append_branch(self, uri: bytes | str, du: bytes | str = b"") -> None:
-        """Add a target that `t_relay` tries at the same time as the Request-URI."""
+    def append_branch(self, uri: bytes | str = b"", du: bytes | str = b"") -> None:
+        """Add a target that `t_relay` tries at the same time as the Request-URI; without `uri` the one of now."""
+        if not uri:
+            uri, du = self._ruri, self._du
         if len(self.appended) >= self.core.configuration.max_targets:
             raise InvalidState("more branches than max_targets")
         self.appended.append((_uri(uri), _uri(du) if du else b""))
@@ -301,6 +364,9 @@ class ResponseContext:
         self.verdict = Verdict.REPLY
         return self.verdict
 
+    t_reply = send_reply = sl_send_reply
+    """There is no difference here: each answer belongs to the request's transaction."""
+
     def drop(self) -> Verdict:
         """Say nothing: the request and its repetitions vanish."""
         self.verdict = Verdict.DROP
@@ -320,6 +386,7 @@ class ResponseContext:
     def run_hook(self, hook: Any) -> None:
         """Run a failure_route, a coroutine or not."""
         self.stepping = True
+        self.route = FAILURE_ROUTE
         try:
             result = hook(self)
             if inspect.iscoroutine(result):
@@ -339,9 +406,9 @@ class ResponseContext:
         else:
             core.resume(partial(core.on_routed, self, error))
 
-    def _check_open(self) -> None:
-        if self.direction:
-            raise InvalidState("From, To and Contact of a request within a call follow from its first request")
+    def _check_editing(self, name: str) -> None:
+        if self.route is not REQUEST_ROUTE and self.route is not BRANCH_ROUTE:
+            raise InvalidState(f"{name} may be called in request_route and branch_route, not in {self.route}")
 
     # small services for the core
     def from_end(self) -> int:

@@ -28,6 +28,7 @@ from sipengine.proxy.branch import Branch
 from sipengine.proxy.context import DOWN, ResponseContext
 from sipengine.proxy.forward import forward_ack
 from sipengine.proxy.hooks import Verdict
+from sipengine.proxy.variables import avp_name
 from sipengine.proxy.within import WithinDialog
 from sipengine.timerqueue import TimerQueue
 from sipengine.transaction.layer import TransactionLayer, base_key
@@ -87,7 +88,11 @@ class ProxyCore:
         self.storing = configuration.restore_mode != "none"
         self.knows_all = self.storing and configuration.restore_codec == "sealed"
         """Whether each call that stands has a record or a token: a request without either is of no call of ours."""
+        self.automatic = configuration.restore_mode == "auto"
         self.asks_within = configuration.restore_mode == "manual"
+        self.restore_from_avp = avp_name(configuration.restore_from_avp) if self.storing else ""
+        self.restore_to_avp = avp_name(configuration.restore_to_avp) if self.storing else ""
+        self.secret_avps = {avp_name(configuration.auth_password_avp)}
         self.now = 0.0
         self.resume: Resume = _no_resume
         self.uac_requests: UacRequests
@@ -299,9 +304,10 @@ class ProxyCore:
         if record is None and recovered is None and self.knows_all:
             self.counters.stray += 1
             return
-        views = record.views if record is not None else recovered.views if recovered is not None else None
+        views = recovered.views if recovered is not None else record.views if record is not None else None
         if views is not None:
-            self.within.translate(message, views, direction, call_id, record)
+            # Nobody is asked about an ACK, in restore_mode manual either: it gets the view that its INVITE got.
+            self.within.translate(message, views, direction, call_id, record, True)
             ruri = self.within.reveal_ruri(ruri, views, direction, call_id)
         forward_ack(self, message, ruri, flow, base, now)
 
@@ -330,10 +336,10 @@ class ProxyCore:
             return
         context.record = record
         context.direction = direction or DOWN
-        views = record.views if record is not None else recovered.views if recovered is not None else None
+        views = recovered.views if recovered is not None else record.views if record is not None else None
         if views is not None:
             context.restore_from, context.restore_to = self.within.translate(
-                context.message, views, direction, call_id, record
+                context.message, views, direction, call_id, record, self.automatic
             )
             context._ruri = self.within.reveal_ruri(context._ruri, views, direction, call_id)
         if record is not None:
@@ -419,7 +425,7 @@ class ProxyCore:
                 context.on_reply = getattr(routing, "onreply_route", None)
             if context.failure_hook is None:
                 context.failure_hook = getattr(routing, "failure_route", None)
-        targets = [(context.ruri, context.du or context.ruri)]
+        targets = [(context._ruri, context._du or context._ruri)]
         targets += [(uri, du or uri) for uri, du in context.appended]
         if (MAX_BREADTH in context.names or len(targets) > 1) and not self._share_breadth(context, len(targets)):
             context.answer(440, now, b"Max-Breadth Exceeded")
@@ -457,15 +463,15 @@ class ProxyCore:
     def note_call(self, context: ResponseContext, now: float) -> DialogRecord | None:
         """Make or renew the record of the call that a first request opens; None when there is nothing to remember."""
         views = context.views()
+        if views is not None and not self.storing:
+            views = Views(hidden=views.hidden, contact=views.contact)
         marks = context.marks
-        if views is None and marks is None and not (self.knows_all and context.record_routed):
-            return None
         record = context.record
         if record is not None:
-            if views is not None and views != record.views:
-                record.views = views
-                record.token = b""
+            record.show(views or Views())
             return record
+        if views is None and marks is None and not (self.knows_all and context.record_routed):
+            return None
         expires_at = now + self.configuration.dialog_lifetime
         record = self.dialogs.add(context._call_id, context.from_tag, views or Views(), expires_at, now)
         context.record = record

@@ -10,7 +10,7 @@ from sipengine.message.fields import CALL_ID, COMPACT, CONTENT_LENGTH, CSEQ, FRO
 from sipengine.message.message import Message
 from sipengine.message.values import params_at
 from sipengine.proxy import route
-from sipengine.proxy.hooks import log
+from sipengine.proxy.hooks import BRANCH_ROUTE, log
 from sipengine.transaction.client import InviteClient, NonInviteClient
 from sipengine.transaction.oversize import LONGEST_DATAGRAM
 from sipengine.transport.flow import Flow
@@ -34,25 +34,21 @@ def forward(core: ProxyCore, context: ResponseContext, branch: Branch, flow: Flo
     """Send the request to one address of a branch."""
     pristine = message = context.message
     method = context.method
-    if context.on_reply is None and not branch.targets and len(context.branches) == 1 and context.failure_hook is None:
+    if (
+        context.on_reply is None and not branch.targets and len(context.branches) == 1
+        and context.failure_hook is None and context.on_branch is None
+    ):  # fmt: skip
         context.message = SENT  # nobody needs it again, and 32 s of requests are a lot of memory
         context.names = NO_NAMES
     else:
         message = pristine.copy()
     message.start = b"%b %b SIP/2.0" % (method, branch.ruri)
     if context.on_branch is not None:
-        context.message = message
-        try:
-            context.on_branch(context)
-        except Exception as error:
-            core.counters.hook_failures += 1
-            log.error("branch_route failed for call %s: %s", context.call_id, error, exc_info=error)
-        finally:
-            context.message = pristine if message is not pristine else SENT
+        _branch_route(core, context, branch, message, flow, now)
+    elif not context.direction:
+        _first_request(core, context, message, flow, now)
     keys, lines = message.keys, message.lines
     i = keys.index(VIA)
-    if not context.direction:
-        _first_request(core, context, message, flow, now)
     if keys[-1] is not CONTENT_LENGTH and CONTENT_LENGTH not in keys:
         lines.append(b"Content-Length: %d" % len(message.body))
         keys.append(CONTENT_LENGTH)
@@ -84,6 +80,26 @@ def forward(core: ProxyCore, context: ResponseContext, branch: Branch, flow: Flo
     client.start(now)
 
 
+def _branch_route(
+    core: ProxyCore, context: ResponseContext, branch: Branch, message: Message, flow: Flow, now: float
+) -> None:
+    """Let the hook edit the copy of a branch; the Request-URI, From and To that it sets are this branch's alone."""
+    pristine, names, ruri, route = context.message, context.names, context._ruri, context.route
+    new_from, new_to = context.new_from, context.new_to
+    context.message, context.pristine = message, pristine
+    context._ruri, context.route = branch.ruri, BRANCH_ROUTE
+    try:
+        context.on_branch(context)
+    except Exception as error:
+        core.counters.hook_failures += 1
+        log.error("branch_route failed for call %s: %s", context.call_id, error, exc_info=error)
+    branch.ruri = context._ruri
+    message.start = b"%b %b SIP/2.0" % (context.method, branch.ruri)
+    _first_request(core, context, message, flow, now)
+    context.message, context.names, context._ruri, context.route = pristine, names, ruri, route
+    context.new_from, context.new_to = new_from, new_to
+
+
 def _first_request(core: ProxyCore, context: ResponseContext, message: Message, flow: Flow, now: float) -> None:
     """What only a request outside a dialog gets: other identities, and a Record-Route that remembers them."""
     keys, lines = message.keys, message.lines
@@ -100,7 +116,7 @@ def _first_request(core: ProxyCore, context: ResponseContext, message: Message, 
         context.restore_from = core.storing
         if IDENTITY in keys:
             message.remove(IDENTITY)  # RFC 8224 §4.1: it signs the From that was, and it would name the caller
-        if record is not None:
+        if record is not None and core.storing:
             record.from_line, record.from_hidden = line, lines[i]
     if context.new_to:
         i = keys.index(TO)

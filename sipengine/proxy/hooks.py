@@ -13,6 +13,10 @@ from typing import Any
 
 log = logging.getLogger("sipengine")
 
+REQUEST_ROUTE, BRANCH_ROUTE, ONREPLY_ROUTE, FAILURE_ROUTE = (
+    "request_route", "branch_route", "onreply_route", "failure_route"
+)  # fmt: skip
+
 OnDone = Callable[[BaseException | None], None]
 Step = Callable[[Coroutine[Any, Any, Any], OnDone], None]
 """Runs a coroutine until it ends or suspends and calls `on_done` at its end (`sipengine.asyncio.tasks`)."""

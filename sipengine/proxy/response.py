@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sipengine.message.fields import CANONICAL, CONTENT_LENGTH, FROM, TO, VIA
 from sipengine.message.message import Message
 from sipengine.message.values import params_at, tag_of
-from sipengine.proxy.hooks import Verdict, log
+from sipengine.proxy.hooks import ONREPLY_ROUTE, Verdict, log
 
 if TYPE_CHECKING:
     from sipengine.proxy.branch import Branch
@@ -45,12 +45,19 @@ def forward(context: ResponseContext, status: int, message: Message, now: float)
         keys.append(CONTENT_LENGTH)
     hook = context.on_reply
     if hook is not None:
-        try:
-            hook(context, message)
-        except Exception as error:
-            context.core.counters.hook_failures += 1
-            log.error("onreply_route failed for call %s: %s", context.call_id, error, exc_info=error)
+        _onreply_route(context, hook, message)
     server.respond(status, message.serialize(), now)
+
+
+def _onreply_route(context: ResponseContext, hook: Any, message: Message) -> None:
+    route = context.route
+    context.route, context.response = ONREPLY_ROUTE, message
+    try:
+        hook(context, message)
+    except Exception as error:
+        context.core.counters.hook_failures += 1
+        log.error("onreply_route failed for call %s: %s", context.call_id, error, exc_info=error)
+    context.route = route
 
 
 def on_success(context: ResponseContext, branch: Branch, status: int, message: Message, now: float) -> None:
@@ -77,7 +84,7 @@ def on_failed(context: ResponseContext, branch: Branch, now: float) -> None:
     if any(other.status // 100 == 2 for other in context.branches):
         return
     best = choose(context)
-    context.status = best.status
+    context.status, context.response = best.status, best.reply
     hook = context.failure_hook
     may_hunt = not context.cancelled and len(context.branches) < context.core.configuration.max_targets
     if hook is not None and may_hunt:

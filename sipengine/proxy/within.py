@@ -30,12 +30,11 @@ class WithinDialog:
     def __init__(self, core: ProxyCore) -> None:
         self.core = core
         self.dialogs = core.dialogs
-        self.automatic = core.configuration.restore_mode == "auto"
 
     def find(
         self, message: Message, call_id: bytes, from_tag: bytes, to_tag: bytes, params: bytes, now: float
     ) -> tuple[DialogRecord | None, int, Recovered | None]:
-        """The record of a call and the direction of this request, or what its token alone says.
+        """The record of a call and the direction of this request; and what its token says where that counts more.
 
         Raises ForgedToken, also when a token of one call comes in another.
         """
@@ -46,10 +45,14 @@ class WithinDialog:
             direction = UP
             record = records.find(call_id, to_tag)
         if record is not None and (not params or (record.token and params.find(record.token) >= 0)):
-            return record, direction, None
+            if record.forks is None or params:
+                return record, direction, None
+            return record, direction, Recovered(record.forks.get(b"", record.views), direction == DOWN)
         token = self.core.codec.present(params) if params else b""
         if not token or (record is not None and record.token == token):
             return record, direction if record is not None else 0, None
+        if record is not None and record.forks is not None and token in record.forks:
+            return record, direction, Recovered(record.forks[token], direction == DOWN)
         for tag, leg_direction in ((from_tag, DOWN), (to_tag, UP)):
             leg = records.find(call_id, tag, token)
             if leg is not None:
@@ -80,9 +83,13 @@ class WithinDialog:
         return False
 
     def translate(
-        self, message: Message, views: Views, direction: int, call_id: bytes, record: DialogRecord | None
+        self, message: Message, views: Views, direction: int, call_id: bytes, record: DialogRecord | None,
+        automatic: bool,
     ) -> tuple[bool, bool]:
-        """Give a request within a call the view of its receiver; returns whether From and To changed."""
+        """Give a request within a call the view of its receiver; returns whether From and To changed.
+
+        Without `automatic` both stay as they are, for the routing to decide.
+        """
         if direction == DOWN:
             new_from, new_to = views.from_callee, views.to_callee
             self.hide(message, views, call_id, record)
@@ -90,9 +97,9 @@ class WithinDialog:
                 message.remove(b"identity")  # as in the first request: it signs the From that was
         else:
             new_from, new_to = views.to_caller, views.from_caller
-        if not self.automatic:
+        if not automatic:
             return False, False
-        if direction == DOWN and record is not None and not new_to and new_from:
+        if direction == DOWN and record is not None and not new_to and new_from and views is record.views:
             i = message.keys.index(FROM)
             line = message.lines[i]
             if line != record.from_line:
@@ -148,16 +155,25 @@ class WithinDialog:
             return reveal(ruri, self.core.sealer, call_id)
         return ruri
 
-    def restore(self, context: ResponseContext) -> bool:
-        """`uac_restore_from`, `uac_restore_to` in manual mode."""
+    def restore(self, context: ResponseContext, key: bytes) -> bool:
+        """`uac_restore_from`, `uac_restore_to` in manual mode; False where nothing was changed in the first request."""
         views = context.dialog_views
-        if views is None or not context.direction:
+        if views is None:
             return False
         if context.direction == DOWN:
-            pair = views.from_callee, views.to_callee
+            new = views.from_callee if key is FROM else views.to_callee
         else:
-            pair = views.to_caller, views.from_caller
-        context.restore_from, context.restore_to = self.rewrite(context.message, *pair)
+            new = views.to_caller if key is FROM else views.from_caller
+        return self.replace(context, key, new) if new else False
+
+    def replace(self, context: ResponseContext, key: bytes, new: bytes) -> bool:
+        """Put another name-addr into a request within a call; its responses get back what came."""
+        if key is FROM:
+            self.rewrite(context.message, new, b"")
+            context.restore_from = True
+        else:
+            self.rewrite(context.message, b"", new)
+            context.restore_to = True
         return True
 
     # the life of a record

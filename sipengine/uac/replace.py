@@ -17,12 +17,16 @@ _NO_URI = re.compile(rb"[\x00-\x20<>]")
 _WORDS = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.!%*_+`'~ ")
 
 
-def replaced(line: bytes, display: bytes | None, uri: bytes) -> bytes:
-    """The name-addr that stands for that of a From or To line.
+def replaced(line: bytes, display_or_uri: bytes | str, second: bytes | str | None = None) -> bytes:
+    """The name-addr that stands for that of a From or To line: of a display name and a URI, or of a URI alone.
 
-    `display`: None leaves it, b"" removes it.  `uri`: b"" leaves it.  Raises LocalProtocolError for what would break
-    its line.
+    An empty display name removes the name, an empty URI leaves the URI, and a URI alone leaves the name.  Raises
+    LocalProtocolError for what would break its line.
     """
+    first = display_or_uri.encode() if isinstance(display_or_uri, str) else display_or_uri
+    if isinstance(second, str):
+        second = second.encode()
+    display, uri = (None, first) if second is None else (first, second)
     if display is None or not uri:
         old = NameAddr.parse(name_addr_of(line))
         display = old.display if display is None else display

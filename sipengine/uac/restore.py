@@ -7,17 +7,23 @@ bit, which hides nothing.  Where to put what is read is `proxy.within`'s.
 from __future__ import annotations
 
 import binascii
+import re
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Protocol
 
 from sipengine.counters import Counters
 from sipengine.dialog.seal import Sealer
 from sipengine.dialog.views import MAX_TOKEN, Views, bound_to, pack, unpack
-from sipengine.exceptions import RemoteProtocolError
-from sipengine.message.values import name_addr_of, tag_of, uri_of
+from sipengine.exceptions import ParseError, RemoteProtocolError, UnsupportedUriScheme
+from sipengine.message.uri import SipUri
+from sipengine.message.values import tag_of, uri_of
 
 _KAMAILIO = bytes.maketrans(b"=", b"-")
 _BASE64 = bytes.maketrans(b"-", b"=")
+_URI = re.compile(rb"(?:sips?|tel):[!#-;=?-~]+", re.IGNORECASE)
+MAX_URI = 1024
+"""The seed module stores no longer one."""
 
 
 class ForgedToken(RemoteProtocolError):
@@ -111,47 +117,65 @@ class SealedCodec:
 
 class KamailioCodec:
     """`vsf` and `vst` as Kamailio's uac module writes them; the direction comes from `ftag`, as its rr module does it.
+
+    A value yields garbage for a URI that an endpoint altered.  So each of ours has a check value beside it, in a
+    parameter with one letter more (`vsfc`), which Kamailio passes over; where it does not fit nothing is changed.
     """
 
     def __init__(self, password: str, from_param: str, to_param: str) -> None:
         self._password = password.encode()
         self._from = b";%b=" % from_param.encode()
         self._to = b";%b=" % to_param.encode()
+        self._from_check = b";%bc=" % from_param.encode()
+        self._to_check = b";%bc=" % to_param.encode()
 
     def write(
         self, views: Views, call_id: bytes, caller_tag: bytes, key: str, l_uuid: str = "", shift: int = 0
     ) -> bytes:
         params = b""
-        if views.from_callee:
-            params += self._from + self.encode(uri_of(views.from_caller), uri_of(views.from_callee))
-        if views.to_callee:
-            params += self._to + self.encode(uri_of(views.to_caller), uri_of(views.to_callee))
+        for marker, check, before, after in (
+            (self._from, self._from_check, views.from_caller, views.from_callee),
+            (self._to, self._to_check, views.to_caller, views.to_callee),
+        ):
+            original, new = uri_of(before), uri_of(after)
+            if new and new != original and len(original) <= MAX_URI and len(new) <= MAX_URI:
+                params += marker + self.encode(original, new) + check + self._check(original, new)
         return b";ftag=" + caller_tag + params if params else b""
 
     def present(self, params: bytes) -> bytes:
-        return b"".join([m + v for m in (b";ftag=", self._from, self._to) if (v := store_param(params, m))])
+        markers = (b";ftag=", self._from, self._from_check, self._to, self._to_check)
+        return b"".join([marker + value for marker in markers if (value := store_param(params, marker))])
 
     def read(self, params: bytes, call_id: bytes, from_line: bytes, to_line: bytes) -> Recovered | None:
-        vsf, vst = store_param(params, self._from), store_param(params, self._to)
-        if not vsf and not vst:
+        vsf = store_param(params, self._from), store_param(params, self._from_check)
+        vst = store_param(params, self._to), store_param(params, self._to_check)
+        if not vsf[0] and not vst[0]:
             return None
         ftag = store_param(params, b";ftag=")
         downstream = not ftag or tag_of(from_line) == ftag
         # Downstream vsf is of From and vst of To; upstream they change places.
-        of_from = self._other(vsf if downstream else vst, from_line)
-        of_to = self._other(vst if downstream else vsf, to_line)
+        of_from = self._other(*(vsf if downstream else vst), from_line)
+        of_to = self._other(*(vst if downstream else vsf), to_line)
         views = Views(b"", of_from, b"", of_to) if downstream else Views(of_to, b"", of_from, b"")
         return Recovered(views, downstream, whole=False)
 
-    def _other(self, value: bytes, line: bytes) -> bytes:
-        """The header's name-addr with the URI that the value yields for the one seen now, b"" when nothing is to
-        change.
+    def _other(self, value: bytes, check: bytes, line: bytes) -> bytes:
+        """The name-addr that the value yields for the URI seen now, b"" when nothing is to change.
+
+        A display name belongs to the URI it came with, and might name who is hidden: it goes.
         """
         if not value:
             return b""
         seen = uri_of(line)
         other = self.decode(value, seen)
-        return name_addr_of(line).replace(seen, other) if other else b""
+        if not other or (check and check != self._check(seen, other)):
+            return b""
+        return b"<%b>" % other
+
+    def _check(self, one: bytes, other: bytes) -> bytes:
+        """What both URIs of a pair agree on, whichever of them is seen."""
+        pair = b"\0".join([self._password, *sorted((one, other))])
+        return sha256(pair).hexdigest()[:8].encode()
 
     def encode(self, original: bytes, new: bytes) -> bytes:
         longer, shorter = (original, new) if len(original) > len(new) else (new, original)
@@ -161,9 +185,9 @@ class KamailioCodec:
         return binascii.b2a_base64(self._xor_password(mixed), newline=False).translate(_KAMAILIO)
 
     def decode(self, value: bytes, seen: bytes) -> bytes:
-        """The URI that `value` holds besides `seen`; b"" where the seed module changes nothing either."""
+        """The URI that `value` holds besides `seen`; b"" where it holds none."""
         try:
-            mixed = self._xor_password(bytearray(binascii.a2b_base64(value.translate(_BASE64))))
+            mixed = self._xor_password(bytearray(binascii.a2b_base64(value.translate(_BASE64), strict_mode=True)))
         except binascii.Error:
             return b""
         if not mixed or len(seen) > len(mixed):
@@ -171,8 +195,8 @@ class KamailioCodec:
         for i, byte in enumerate(seen):
             mixed[i] ^= byte
             if not mixed[i]:
-                return _printable(bytes(mixed[:i]))
-        return _printable(bytes(mixed))
+                return _uri(bytes(mixed[:i]))
+        return _uri(bytes(mixed))
 
     def _xor_password(self, data: bytearray) -> bytearray:
         password = self._password
@@ -182,5 +206,14 @@ class KamailioCodec:
         return data
 
 
-def _printable(uri: bytes) -> bytes:
-    return uri if all(32 <= byte < 127 for byte in uri) else b""
+def _uri(text: bytes) -> bytes:
+    """`text` where it is a URI as From and To have them, else b""."""
+    if not _URI.fullmatch(text):
+        return b""
+    try:
+        SipUri.parse(text)
+    except UnsupportedUriScheme:
+        return text
+    except ParseError:
+        return b""
+    return text

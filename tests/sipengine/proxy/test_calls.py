@@ -257,7 +257,7 @@ def test_to_is_replaced_and_restored() -> None:
 
     def decide(context: object) -> None:
         net.routing.inbound(context)  # type: ignore[arg-type]
-        context.uac_replace_to(None, b"sip:line@pbx.example")  # type: ignore[attr-defined]
+        context.uac_replace_to(b"sip:line@pbx.example")  # type: ignore[attr-defined]
 
     net.routing.decide = decide
     for restart in (False, True):
