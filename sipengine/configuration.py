@@ -35,6 +35,12 @@ class Configuration:
     seal_keys: tuple[bytes, ...] = field(default=(), repr=False)
     """32 bytes each, newest first; without one a key is drawn at start and tokens do not survive it."""
     reg_contact_addr: str = ""
+    reg_retry_interval: int = 0
+    """Seconds that a retry of REGISTER waits at most, Retry-After apart; 0: 15 minutes."""
+    reg_random_delay: int = 0
+    """Seconds over which the first REGISTERs of a start are spread; a row's own `reg_delay` goes before it."""
+    default_socket: str = ""
+    """``proto:ip:port`` that requests of our own leave from where no row names another and it reaches the target."""
     aliases: tuple[str, ...] = ()
     """`host` or `host:port` under which peers name us besides our listeners."""
     dialog_lifetime: float = 43200.0

@@ -54,14 +54,14 @@ def refresh_after(granted: int, jitter: float) -> float:
     return min(granted - TIMER_F, 0.9 * granted) - 0.05 * granted * jitter
 
 
-def back_off(failures: int, refused: bool, jitter: float) -> float:
-    """Seconds to the next attempt after `failures` in a row: from 5 s doubling, after a refusal from 60 s; ≤ 15 min.
+def back_off(failures: int, refused: bool, jitter: float, longest: float = 0.0) -> float:
+    """Seconds to the next attempt after `failures` in a row: from 5 s doubling, after a refusal from 60 s.
 
-    A refusal means wrong data or a ban: asking often makes it worse.  `jitter` in [0, 1) spreads accounts that failed
+    None is longer than `longest`, 15 min where that is 0.  A refusal means wrong data or a ban: asking often makes it worse.  `jitter` in [0, 1) spreads accounts that failed
     together.
     """
     base = 75.0 if refused else 5.0
-    return min(base * 2.0 ** min(failures - 1, 16), MAX_BACK_OFF) * (1.0 - 0.2 * jitter)
+    return min(base * 2.0 ** min(failures - 1, 16), longest or MAX_BACK_OFF) * (1.0 - 0.2 * jitter)
 
 
 def guard_delay(granted: int | None) -> float:

@@ -63,7 +63,7 @@ class Registration:
 
     __slots__ = (
         "account", "binding", "cause", "code", "due", "due_trigger", "exchange", "failures", "generation", "granted",
-        "kind", "next_attempt_at", "owner", "queued", "realm_seen", "reason", "removed", "round_trip", "rounds_423",
+        "held", "kind", "next_attempt_at", "owner", "queued", "realm_seen", "reason", "removed", "round_trip", "rounds_423",
         "state", "target", "trigger",
     )  # fmt: skip
 
@@ -88,6 +88,8 @@ class Registration:
         self.queued: tuple[Kind, Trigger] | None = None
         self.rounds_423 = 0
         self.removed = False
+        self.held = False
+        """Its time came while nothing may be sent."""
         self.due = NEVER
         self.due_trigger = Trigger.GUARD
 
@@ -156,11 +158,15 @@ class Registration:
         self.trigger = trigger
         self.due = NEVER
         self.next_attempt_at = None
+        self.held = False
         binding = self.binding
         # An operator who un-REGISTERs means it, also where we know of no binding.
         needless = not binding.stands(now) and trigger is not Trigger.OPERATOR
         if needless if kind is Kind.UNREGISTER else not self._wanted():
             self._rest(now, final=False)
+            return
+        if not self.owner.active and kind is Kind.REGISTER and trigger is not Trigger.OPERATOR:
+            self._hold(now)
             return
         problem = problem_of(self.account)
         if problem:
@@ -262,7 +268,8 @@ class Registration:
         self.rounds_423 = 0
         if not self.binding.stands(now):
             self.binding.lapse()
-        wait = back_off(self.failures, self.state is RegistrationState.REFUSED, self.owner.jitter())
+        longest = self.owner.agent.configuration.reg_retry_interval
+        wait = back_off(self.failures, self.state is RegistrationState.REFUSED, self.owner.jitter(), longest)
         self._schedule(now + max(wait, outcome.retry_after), guard_delay(None))
         self.emit(now)
 
@@ -278,6 +285,33 @@ class Registration:
         self.emit(now, final)
         if self.removed and self.queued is None:
             self.owner.forget(self)
+
+    def _hold(self, now: float) -> None:
+        """Let the binding lapse: sending is switched off, and only an operator's order goes out."""
+        self.held = True
+        self.cause = "inactive"
+        if self.binding.stands(now):
+            assert self.binding.until_at is not None
+            self.state = RegistrationState.REGISTERED
+            self._arm(self.binding.until_at, Trigger.GUARD)
+        else:
+            self.state = RegistrationState.UNREGISTERED
+            self.binding.lapse()
+            self.granted = None
+        self.emit(now, final=False)
+
+    def activate(self, now: float) -> None:
+        """Sending is switched on again: serve what was held back."""
+        if self.held:
+            self._begin(Kind.REGISTER, Trigger.GUARD, now)
+
+    def deactivate(self, now: float) -> None:
+        """Sending is switched off: take back what waits for its turn; what is under way ends."""
+        waits = self.exchange is not None and self.kind is Kind.REGISTER and self.trigger is not Trigger.OPERATOR
+        if waits and self.exchange is not None and self.exchange.cancel():
+            self.exchange = None
+            self.due = NEVER
+            self._hold(now)
 
     def _depart(self, account: UacAccount, now: float) -> None:
         """The row names another binding: take the old one back with the old credentials, then ask for the new."""
@@ -344,7 +378,9 @@ class Registrations:
         self.agent = agent
         self.timers = TimerQueue()
         self.pacing = Pacing()
-        self.requests = Requests(agent, self.pacing)
+        self.requests = Requests(agent, self.pacing, agent.configuration.default_socket)
+        self.active = True
+        """False: only operators' orders are sent (the seed's `reg_active`); `switch` changes it."""
         self._all: dict[str, Registration] = {}
         self._now = 0.0
 
@@ -371,8 +407,9 @@ class Registrations:
                 registration.schedule_refresh(next_at)
             registration.emit(now, final=False)
         else:
-            registration.schedule_first(now + max(0, account.reg_delay))
-            if account.reg_delay > 0:
+            delay = account.reg_delay or self.agent.configuration.reg_random_delay * self.jitter()
+            registration.schedule_first(now + max(0, delay))
+            if delay > 0:
                 registration.emit(now, final=False)
 
     def change(self, account: UacAccount, now: float) -> None:
@@ -413,6 +450,17 @@ class Registrations:
             return False
         registration.want(Kind.UNREGISTER, Trigger.OPERATOR, now)
         return True
+
+    def switch(self, active: bool, now: float) -> None:
+        """Stop or resume sending what no operator ordered.  Bindings stand until they lapse; nothing is taken back."""
+        if active == self.active:
+            return
+        self.active = active
+        for registration in list(self._all.values()):
+            if active:
+                registration.activate(now)
+            else:
+                registration.deactivate(now)
 
     def snapshot(self, l_uuid: str) -> RegistrationChanged | None:
         registration = self._all.get(l_uuid)

@@ -119,9 +119,10 @@ class Requests:
     """Sends requests for the user agents of an endpoint at the pace of each target, which rests as it does for calls.
     """
 
-    def __init__(self, agent: Agent, pacing: Pacing) -> None:
+    def __init__(self, agent: Agent, pacing: Pacing, default_socket: str = "") -> None:
         self.agent = agent
         self.pacing = pacing
+        self.default_socket = default_socket
         self.open_listener: OpenListener = _none_opened
 
     def failed(self, target: Target, now: float, asked: float = 0.0) -> None:
@@ -132,21 +133,29 @@ class Requests:
         self.agent.rests.answered(target.transport, target.address)
 
     def listener_for(self, target: Target, socket: str) -> Listener | None:
-        """The local socket for `target`: the named one, else the first that reaches it; TransportError where nothing is
-        sent.
+        """The local socket for `target`: the named one, else the default where it reaches it, else the first that does;
+        TransportError where nothing is sent.
         """
         remote = target.address[0]
         fitting = [x for x in self.agent.listeners if x.transport == target.transport and reaches(x.host, remote)]
-        if not socket:
-            if not fitting:
-                return None
-            # The endpoint knows which of several the kernel's route to the target leaves from.
-            preferred = self.agent.transport.listener_for(target.transport, remote, None, target.address[1])
-            return preferred if preferred in fitting else fitting[0]
+        if socket:
+            return self._named(target, socket, fitting)
+        if self.default_socket and (listener := self._named(target, self.default_socket, fitting)) is not None:
+            return listener
+        if not fitting:
+            return None
+        # The endpoint knows which of several the kernel's route to the target leaves from.
+        preferred = self.agent.transport.listener_for(target.transport, remote, None, target.address[1])
+        return preferred if preferred in fitting else fitting[0]
+
+    def _named(self, target: Target, socket: str, fitting: list[Listener]) -> Listener | None:
+        """The listener `proto:ip:port`; None where it does not lead to the target."""
         transport, _, rest = socket.lower().partition(":")
         host, _, port = rest.rpartition(":")
         host = host.strip("[]")
-        if transport != target.transport or not port.isdigit() or not _numeric(host) or not reaches(host, remote):
+        if transport != target.transport or not port.isdigit() or not _numeric(host):
+            return None
+        if not reaches(host, target.address[0]):
             return None
         for listener in fitting:
             if (listener.host, listener.port) == (host, int(port)):
