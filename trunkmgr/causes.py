@@ -133,6 +133,11 @@ CAUSES: dict[str, Cause] = {
         Shown.REGISTERED, "Granted {granted} s, asked {asked}", "The provider gave a shorter time than we asked for.",
         "Nothing to do, we renew at {renew} s.",
     ),
+    # Nothing is sent now.
+    "inactive": Cause(
+        Shown.DISABLED, "Registrations are stopped", "Sending of registrations is switched off for all trunks.",
+        "Start it again with: manage.py uac reg_active 1. Register now works meanwhile, once.",
+    ),
     # Nobody watches it now.
     "worker_silent": Cause(
         Shown.UNKNOWN, "Worker silent", "{worker} has sent no beat for {silence}. Calls may still work.",

@@ -126,6 +126,7 @@ class StatusConsumer(AsyncWebsocketConsumer):
                     await self.close(SIGNED_OUT)
                     return
                 self._nodes, table = await _pulse(self.view == "board")
+                beat["notices"] = await _notices()
                 beat |= table
             except DatabaseError as error:
                 # The workers' last pulse grows old in the page, as it shall.
@@ -161,6 +162,11 @@ class StatusConsumer(AsyncWebsocketConsumer):
 @database_sync_to_async
 def _is_staff(pk: int) -> bool:
     return get_user_model().objects.filter(pk=pk, is_active=True, is_staff=True).exists()
+
+
+@database_sync_to_async
+def _notices() -> list[str]:
+    return selectors.notices()
 
 
 @database_sync_to_async

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,14 +29,9 @@ T = TypeVar("T")
 REPLACED: dict[str, str] = {
     "UAC_RESTORE_DLG": "dialogs are always kept by the worker as well as in Record-Route",
     "UAC_REG_DB_TABLE": "the table is always called uacreg",
-    "UAC_REG_RETRY_INTERVAL": "a failure is retried with growing pauses of at most 15 minutes",
-    "UAC_REG_RANDOM_DELAY": "registrations are paced for each provider address; reg_delay of a row delays its first",
-    "UAC_REG_KEEP_CALLID": "a refresh always keeps its Call-ID (RFC 3261 §10.2.4)",
-    "UAC_REG_ACTIVE": "accounts are enabled and disabled one by one or all at once in the admin",
+    "UAC_REG_KEEP_CALLID": "a refresh always keeps its Call-ID, as with 1 (RFC 3261 §10.2.4)",
     "UAC_REG_GC_INTERVAL": "the account table is swapped as a whole and needs no collection",
     "UAC_REG_HASH_SIZE": "the account table grows by itself",
-    "UAC_REG_USE_DOMAIN": "inbound calls are looked up by their R-URI user",
-    "UAC_DEFAULT_SOCKET": "TRUNKMGR_SIP_LISTEN names the sockets, and the column socket picks one for an account",
     "UAC_EVENT_CALLBACK": "answers reach the caller of send_request",
     "UAC_RELOAD_DELTA": "a changed row takes effect by itself, there is no reload",
 }
@@ -73,6 +68,19 @@ def seconds(text: str) -> float:
     return value
 
 
+def whole_seconds(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 86400:
+        raise ValueError("write whole seconds from 0 to 86400")
+    return int(text)
+
+
+def retry_seconds(text: str) -> int:
+    value = whole_seconds(text)
+    if 0 < value < 5:
+        raise ValueError("write 0, or at least 5 seconds: asking more often gets an address banned")
+    return value
+
+
 def folder(text: str) -> Path:
     path = Path(text).expanduser()
     path = path if path.is_absolute() else Path.cwd() / path
@@ -86,6 +94,15 @@ def host_port(text: str) -> str:
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise ValueError("write HOST:PORT, for example 127.0.0.1:8000")
+    return text
+
+
+def local_socket(text: str) -> str:
+    text = text.lower()
+    if text:
+        listeners(text)
+        if len(words(text)) > 1:
+            raise ValueError("name one socket, as in TRUNKMGR_SIP_LISTEN")
     return text
 
 
@@ -325,6 +342,25 @@ class Env:
         "Must stay empty in this version: accounts live in DATABASE_URL, and `uacreg import` brings them in.",
         secret=True,
     )
+    reg_use_domain: bool = variable(
+        "UAC_REG_USE_DOMAIN", boolean, "0", "1: a lookup by local user also compares the local domain.",
+    )
+    reg_active: bool = variable(
+        "UAC_REG_ACTIVE", boolean, "1",
+        "0: no REGISTER is sent but on an operator's order; `manage.py uac reg_active` changes it, and that is kept.",
+    )
+    reg_retry_interval: int = variable(
+        "UAC_REG_RETRY_INTERVAL", retry_seconds, "0",
+        "Longest pause in seconds before a failed REGISTER is sent again; 0: 15 minutes. It is never given up.",
+    )
+    reg_random_delay: int = variable(
+        "UAC_REG_RANDOM_DELAY", whole_seconds, "0",
+        "Seconds over which the first REGISTERs after a start are spread, where a row has no reg_delay of its own.",
+    )
+    default_socket: str = variable(
+        "UAC_DEFAULT_SOCKET", local_socket, "",
+        "TRANSPORT:IP:PORT, one of TRUNKMGR_SIP_LISTEN: our own requests leave from it where it reaches their target.",
+    )
     reg_contact_addr: str = variable(
         "UAC_REG_CONTACT_ADDR", str, "",
         "host[:port][;parameters] of our Contact; empty takes the address that the route to the provider uses.",
@@ -354,6 +390,11 @@ class Env:
         if any(given.values()) and not all(given.values()):
             missing = ", ".join(f"UAC_AUTH_{part.upper()}_AVP" for part, there in given.items() if not there)
             raise ImproperlyConfigured(f"{missing}: not set, though the others are; set all three or none.")
+        if (wanted := values["default_socket"]) and not _listens_on(values["sip_listen"], wanted):
+            raise ImproperlyConfigured(
+                f"UAC_DEFAULT_SOCKET: {wanted!r} is none of ours; name a socket of TRUNKMGR_SIP_LISTEN "
+                f"({', '.join(values['sip_listen'])})."
+            )
         return cls(**values, replaced=tuple(name for name in REPLACED if environ.get(name)))
 
     @property
@@ -373,6 +414,22 @@ class Env:
     def node_socket(self) -> Path:
         """Unix datagram socket on which an embedded worker is woken."""
         return self.data_dir / "node.sock"
+
+
+def _listens_on(sockets: Iterable[str], wanted: str) -> bool:
+    """Whether one of our sockets is `wanted`, or listens on all addresses of the machine at its port."""
+    transport, host, port = _socket_parts(wanted)
+    return any(
+        (transport, port) == (own_transport, own_port)
+        and (own == host or (own.is_unspecified and own.version == host.version))
+        for own_transport, own, own_port in map(_socket_parts, sockets)
+    )
+
+
+def _socket_parts(entry: str) -> tuple[str, ipaddress.IPv4Address | ipaddress.IPv6Address, str]:
+    transport, _, rest = entry.partition(":")
+    host, _, port = rest.rpartition(":")
+    return transport.lower(), ipaddress.ip_address(host.strip("[]")), port
 
 
 def example() -> str:

@@ -6,10 +6,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.conf import settings
 from django.db.models import F, QuerySet
 from django.utils import timezone
 
-from trunkmgr.models import Call, Change, Domain, Node, Provider, Registration, RegistrationEvent, UacReg
+from trunkmgr.models import (
+    Call,
+    Change,
+    Domain,
+    Node,
+    Parameter,
+    Provider,
+    Registration,
+    RegistrationEvent,
+    UacReg,
+)
 from trunkmgr.models.registration import State
 from trunkmgr.models.uacreg import FLAG_DISABLED
 
@@ -45,6 +56,25 @@ def accounts() -> QuerySet[UacReg]:
 def changes_since(last_id: int) -> list[Change]:
     """Return the lines of the change log after `last_id`.  Ids may commit out of order: read with an overlap."""
     return list(Change.objects.filter(pk__gt=last_id).order_by("pk"))
+
+
+def reg_active() -> bool:
+    """Whether registrations are sent: what an operator said last, else what the environment says."""
+    said = Parameter.objects.filter(name=Parameter.Name.REG_ACTIVE).values_list("value", flat=True).first()
+    return bool(settings.TRUNKMGR.reg_active) if said is None else said == "1"
+
+
+def notices() -> list[str]:
+    """What an operator must not forget, one sentence each."""
+    if reg_active():
+        return []
+    row = Parameter.objects.filter(name=Parameter.Name.REG_ACTIVE).first()
+    since = f" since {timezone.localtime(row.time):%-d %b %Y %H:%M}" if row else " (UAC_REG_ACTIVE=0)"
+    who = f" by {row.who}" if row and row.who else ""
+    return [
+        f"Registrations are stopped{since}{who}: nothing is renewed, bindings run out. "
+        "Start them again with: manage.py uac reg_active 1"
+    ]
 
 
 def live_nodes() -> QuerySet[Node]:

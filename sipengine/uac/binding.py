@@ -57,8 +57,8 @@ def refresh_after(granted: int, jitter: float) -> float:
 def back_off(failures: int, refused: bool, jitter: float, longest: float = 0.0) -> float:
     """Seconds to the next attempt after `failures` in a row: from 5 s doubling, after a refusal from 60 s.
 
-    None is longer than `longest`, 15 min where that is 0.  A refusal means wrong data or a ban: asking often makes it worse.  `jitter` in [0, 1) spreads accounts that failed
-    together.
+    None is longer than `longest`, 15 min where that is 0.  A refusal means wrong data or a ban: asking often makes it
+    worse.  `jitter` in [0, 1) spreads accounts that failed together.
     """
     base = 75.0 if refused else 5.0
     return min(base * 2.0 ** min(failures - 1, 16), longest or MAX_BACK_OFF) * (1.0 - 0.2 * jitter)

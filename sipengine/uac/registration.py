@@ -63,8 +63,8 @@ class Registration:
 
     __slots__ = (
         "account", "binding", "cause", "code", "due", "due_trigger", "exchange", "failures", "generation", "granted",
-        "held", "kind", "next_attempt_at", "owner", "queued", "realm_seen", "reason", "removed", "round_trip", "rounds_423",
-        "state", "target", "trigger",
+        "held", "kind", "next_attempt_at", "owner", "queued", "realm_seen", "reason", "removed", "round_trip",
+        "rounds_423", "state", "target", "trigger",
     )  # fmt: skip
 
     def __init__(self, owner: Registrations, account: UacAccount) -> None:

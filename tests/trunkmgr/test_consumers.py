@@ -207,6 +207,7 @@ async def test_beats_carry_clock_pulse_and_sums(staff: User, monkeypatch: pytest
         beat = await page.read()
         assert beat["kind"] == "beat"
         assert beat["sums"] == {"registered": [2, 9], "failing": [1, 9]}
+        assert beat["notices"] == []
         assert (beat["nodes"][0]["cause"], beat["nodes"][0]["why"]) == ("worker_silent", "Worker silent")
         await Node.objects.aupdate(heartbeat_time=timezone.now())
         while (beat := await page.read())["nodes"][0]["cause"]:

@@ -41,6 +41,22 @@ def test_values_are_typed() -> None:
     assert (env.restore_mode, env.reg_timer_interval, env.embedded, env.log_level) == ("auto", 2.5, False, "DEBUG")
 
 
+def test_registration_parameters_of_the_seed() -> None:
+    env = Env.read({})
+    assert (env.reg_active, env.reg_use_domain, env.reg_retry_interval, env.reg_random_delay, env.default_socket) == (
+        True, False, 0, 0, "",
+    )
+    env = Env.read({
+        "UAC_REG_ACTIVE": "0", "UAC_REG_USE_DOMAIN": "1", "UAC_REG_RETRY_INTERVAL": "300", "UAC_REG_RANDOM_DELAY": "60",
+        "UAC_DEFAULT_SOCKET": "UDP:192.0.2.1:5060", "TRUNKMGR_SIP_LISTEN": "tcp:192.0.2.1:5060,udp:0.0.0.0:5060",
+    })
+    assert (env.reg_active, env.reg_use_domain, env.reg_retry_interval, env.reg_random_delay, env.default_socket) == (
+        False, True, 300, 60, "udp:192.0.2.1:5060",
+    )
+    own = {"UAC_DEFAULT_SOCKET": "tcp:[::1]:5070", "TRUNKMGR_SIP_LISTEN": "udp:127.0.0.1:5060,tcp:[::1]:5070"}
+    assert Env.read(own).default_socket == "tcp:[::1]:5070"
+
+
 def test_nameservers_and_hosts() -> None:
     env = Env.read({
         "TRUNKMGR_NAMESERVERS": "192.0.2.53, 127.0.0.1:5353 [::1]:53 2001:db8::53",
@@ -53,6 +69,14 @@ def test_nameservers_and_hosts() -> None:
 
 @pytest.mark.parametrize(("name", "value", "cure"), [
     ("TRUNKMGR_HTTP", "8000", "HOST:PORT"),
+    ("UAC_REG_RETRY_INTERVAL", "3", "at least 5"),
+    ("UAC_REG_RETRY_INTERVAL", "-1", "whole seconds"),
+    ("UAC_REG_RANDOM_DELAY", "1.5", "whole seconds"),
+    ("UAC_REG_ACTIVE", "perhaps", "1 or 0"),
+    ("UAC_DEFAULT_SOCKET", "192.0.2.1:5060", "TRANSPORT:IP:PORT"),
+    ("UAC_DEFAULT_SOCKET", "udp:192.0.2.1:5060,udp:192.0.2.1:5070", "one socket"),
+    ("UAC_DEFAULT_SOCKET", "udp:192.0.2.1:5090", "TRUNKMGR_SIP_LISTEN"),
+    ("UAC_DEFAULT_SOCKET", "udp:[::1]:5060", "TRUNKMGR_SIP_LISTEN"),
     ("TRUNKMGR_HTTP", "127.0.0.1:99999", "HOST:PORT"),
     ("TRUNKMGR_SIP_LISTEN", "sctp:127.0.0.1:5060", "write udp or tcp"),
     ("TRUNKMGR_SIP_LISTEN", "udp:localhost:5060", "TRANSPORT:IP:PORT"),

@@ -2,7 +2,7 @@
 
 from trunkmgr.models.call import Call, Dialog
 from trunkmgr.models.credential import Credential
-from trunkmgr.models.node import Change, Node, Order
+from trunkmgr.models.node import Change, Node, Order, Parameter
 from trunkmgr.models.provider import Provider
 from trunkmgr.models.registration import Registration, RegistrationEvent
 from trunkmgr.models.routing import Domain
@@ -16,6 +16,7 @@ __all__ = [
     "Domain",
     "Node",
     "Order",
+    "Parameter",
     "Provider",
     "Registration",
     "RegistrationEvent",

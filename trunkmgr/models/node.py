@@ -39,6 +39,7 @@ class Change(models.Model):
         PROVIDER = "provider"
         DOMAIN = "domain"
         CREDENTIAL = "credential"
+        PARAMETER = "parameter"
 
     table = models.CharField(max_length=16, choices=Table.choices)
     key = models.CharField(max_length=128, help_text="l_uuid, l_domain, or the id of a provider or credential.")
@@ -47,6 +48,21 @@ class Change(models.Model):
 
     def __str__(self) -> str:
         return f"{self.table} {self.key}"
+
+
+class Parameter(models.Model):
+    """A parameter of the seed module that was changed at run time; it goes before the environment."""
+
+    class Name(models.TextChoices):
+        REG_ACTIVE = "reg_active"
+
+    name = models.CharField(max_length=32, primary_key=True, choices=Name.choices)
+    value = models.CharField(max_length=64)
+    time = models.DateTimeField(auto_now=True)
+    who = models.CharField(max_length=150, default="", blank=True)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.value}"
 
 
 class Order(models.Model):

@@ -14,6 +14,7 @@ from typing import Any
 from django.db.models import Max, Q
 from django.utils import timezone
 
+from trunkmgr import selectors
 from trunkmgr.models import Change, Credential, Domain, Provider, UacReg
 from trunkmgr.sip.snapshot import Pbx, Peers, Scoped, Snapshot, Trunk, credential_of, pbx_of, provider_of, trunk_of
 
@@ -35,6 +36,8 @@ class Patch:
     domains: dict[str, Pbx | None] = field(default_factory=dict)
     providers: dict[int, Peers | None] = field(default_factory=dict)
     credentials: dict[int, Scoped | None] = field(default_factory=dict)
+    reg_active: bool | None = None
+    """None where it did not change."""
 
     def keep_known(self, known: Mapping[str, Trunk]) -> None:
         """Leave accounts as we knew them whose secret no key opens by now: what registers goes on registering."""
@@ -43,7 +46,8 @@ class Patch:
                 del self.trunks[l_uuid]
 
     def __bool__(self) -> bool:
-        return bool(self.trunks or self.domains or self.providers or self.credentials)
+        rows = self.trunks or self.domains or self.providers or self.credentials
+        return bool(rows) or self.reg_active is not None
 
 
 class ChangeLog:
@@ -96,6 +100,8 @@ def read_rows(changed: Iterable[tuple[str, str]]) -> Patch:
         numbers = {int(key) for key in keys[Change.Table.CREDENTIAL]}
         patch.credentials.update(dict.fromkeys(numbers))
         patch.credentials.update(read_credentials(Q(pk__in=numbers)))
+    if keys[Change.Table.PARAMETER]:
+        patch.reg_active = selectors.reg_active()
     l_uuids = sorted(keys[Change.Table.UACREG])
     patch.trunks.update(dict.fromkeys(l_uuids))
     starts = range(0, len(l_uuids), ROWS_PER_QUERY)
@@ -132,6 +138,7 @@ def read_snapshot() -> Snapshot:
         domains={row.l_domain.lower(): pbx_of(row) for row in Domain.objects.all()},
         providers={row.pk: provider_of(row) for row in Provider.objects.all()},
         credentials=read_credentials(Q()),
+        reg_active=selectors.reg_active(),
     )
 
 
@@ -143,6 +150,7 @@ def compare(old: Snapshot) -> Patch:
         domains=_difference(old.domains, new.domains),
         providers=_difference(old.providers, new.providers),
         credentials=_difference(old.credentials, new.credentials),
+        reg_active=None if old.reg_active == new.reg_active else new.reg_active,
     )
     patch.keep_known(old.trunks)
     return patch

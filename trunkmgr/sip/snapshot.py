@@ -97,6 +97,8 @@ class Snapshot:
     """By l_domain, lower case."""
     providers: Mapping[int, Peers] = field(default_factory=dict)
     credentials: Mapping[int, Scoped] = field(default_factory=dict)
+    reg_active: bool = True
+    """False: registrations are sent on an operator's order only."""
     _by_owner: Mapping[str | int | None, tuple[Credentials, ...]] = field(default_factory=dict, repr=False)
 
     def patched(
@@ -105,6 +107,7 @@ class Snapshot:
         domains: Mapping[str, Pbx | None] | None = None,
         providers: Mapping[int, Peers | None] | None = None,
         credentials: Mapping[int, Scoped | None] | None = None,
+        reg_active: bool | None = None,
     ) -> Snapshot:
         """Return a new picture with these rows put in; None takes one out."""
         table = self.table
@@ -120,6 +123,7 @@ class Snapshot:
             trunks=_merged(self.trunks, trunks),
             domains=_merged(self.domains, domains),
             providers=_merged(self.providers, providers),
+            reg_active=self.reg_active if reg_active is None else reg_active,
         )
 
     def next_hop(self, l_domain: str) -> bytes | None:

@@ -79,6 +79,8 @@ class SipWorker(Worker):
                 auth_password_avp=env.auth_password_avp,
                 rr_from_store_param=env.rr_from_store_param, rr_to_store_param=env.rr_to_store_param,
                 seal_keys=settings.SEAL_KEYS, reg_contact_addr=env.reg_contact_addr,
+                reg_retry_interval=env.reg_retry_interval, reg_random_delay=env.reg_random_delay,
+                default_socket=env.default_socket,
                 # What providers call us by, also where it is the outside of a NAT.
                 aliases=tuple(filter(None, (env.reg_contact_addr.partition(";")[0],))),
             ),
@@ -135,6 +137,7 @@ class SipWorker(Worker):
             raise
         self.bridge.start()
         self._resolve()
+        self.call(self.endpoint.registrations.switch, snapshot.reg_active)
         await self._take_up(await self.database.run(store.own, self.node))
         for loop in (self._beat, self._follow, self._own, self._keep_resolving, self.writes.run):
             self._spawn(loop(), loop.__name__)
@@ -271,9 +274,10 @@ class SipWorker(Worker):
             return
         self.bridge.fences.update(fences)
         self.admission.swap(self.admission.snapshot.patched(
-            patch.trunks, patch.domains, patch.providers, patch.credentials,
+            patch.trunks, patch.domains, patch.providers, patch.credentials, patch.reg_active,
         ))
         registrations = self.endpoint.registrations
+        self.call(registrations.switch, self.admission.snapshot.reg_active)
         for l_uuid, trunk in patch.trunks.items():
             before = old.get(l_uuid)
             try:

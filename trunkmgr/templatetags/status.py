@@ -9,11 +9,18 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from trunkmgr import selectors
 from trunkmgr.payloads import duration
 
 register = template.Library()
 
 NONE = SafeString("–")
+
+
+@register.simple_tag
+def notices() -> list[str]:
+    """What an operator must not forget; every page says it."""
+    return selectors.notices()
 
 
 @register.filter

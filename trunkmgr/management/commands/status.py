@@ -39,8 +39,10 @@ class Command(OperatorCommand):
         nodes = list(Node.objects.all())
         going_on = Call.objects.filter(ended_time=None).count()
         dumps = _dumps()
+        notices = selectors.notices()
         if options["json"]:
             self.json({
+                "notices": notices,
                 "totals": trunks.totals(everything), "attention": [row.summary() for row in bad], "calls": going_on,
                 "nodes": [
                     {
@@ -53,6 +55,8 @@ class Command(OperatorCommand):
                 ],
             })
             return
+        for notice in notices:
+            self.stdout.write(notice)
         self.stdout.write(
             f"{len(bad):,} of {len(everything):,} trunks need attention." if bad else
             f"All {len(everything):,} trunks are well." if everything else "No trunks yet.",

@@ -65,6 +65,17 @@ window.trunkmgr = (function () {
   /* Colour comes back only once the page shows fresh data: its first snapshot, not the open socket. */
   function fresh() { tries = 0; lastHeard = Date.now(); setLost(false); showLive(); }
 
+  /* What nobody shall forget, such as registrations that are stopped. */
+  function showNotices(texts) {
+    var box = $('notices'), lines = texts.map(function (text) {
+      var line = document.createElement('p');
+      line.className = 'note bad';
+      line.textContent = text;
+      return line;
+    });
+    if (box.textContent !== texts.join('')) box.replaceChildren.apply(box, lines);
+  }
+
   function open() {
     retryAt = 0;
     socket = new WebSocket((location.protocol === 'https:' ? 'wss://' : 'ws://') + location.host + body.dataset.socket);
@@ -73,6 +84,7 @@ window.trunkmgr = (function () {
       if (mine !== socket) return;
       var message = JSON.parse(event.data);
       if (message.now) setClock(message.now);
+      if (message.notices) showNotices(message.notices);
       if (!lost) lastHeard = Date.now();
       page.onMessage(message, fresh);
     };
