@@ -1,4 +1,4 @@
-"""Causes: what a trunk's state means in plain words, and what to do about it.
+"""Causes: what a trunk's state means in plain words, what to do about it, and why a call failed.
 
 The worker stores only a key (`wrong_password`, `timeout`, …) with code, reason and target; the words are made here, so
 that a better sentence needs no migration.  Does not decide which cause holds: `sipengine.uac.registration` does.
@@ -213,6 +213,29 @@ def explain(key: str, code: int | None, reason: str, facts: Mapping[str, str]) -
         )
     words = _Words((name, value) for name, value in facts.items() if value)
     return Explanation(cause.short.format_map(words), cause.sentence.format_map(words), cause.fix.format_map(words))
+
+
+#: What a final answer to an INVITE means; `{far}` is who gave it, the provider or the PBX.
+CALL_RESULTS: dict[int, str] = {
+    401: "The {far} asked for a password that we do not have", 403: "The {far} refused the call",
+    404: "Number unknown at the {far}", 407: "The {far} asked for a password that we do not have",
+    408: "No answer in time", 410: "Number no longer in use", 480: "Not reachable now", 484: "Number incomplete",
+    486: "Busy", 487: "Given up by the caller", 488: "No codec in common", 500: "Fault at the {far}",
+    503: "The {far} is overloaded or not reachable", 504: "No answer from behind the {far}", 600: "Busy",
+    603: "Declined", 604: "Number unknown at the {far}", 606: "No codec in common",
+}
+
+
+#: What the engine answers to the PBX where it gave the provider a password in vain.
+CREDENTIALS_REFUSED = (403, "Credentials Refused")
+
+
+def call_result(code: int | None, reason: str, *, outbound: bool) -> str:
+    """Say in words how a call ended that nobody answered; one that we have no words for by its answer alone."""
+    if (code, reason) == CREDENTIALS_REFUSED:
+        return "The provider refused the password for this call"
+    far = "provider" if outbound else "PBX"
+    return CALL_RESULTS.get(code or 0, "").format(far=far) or answer(code, reason) or "Not answered"
 
 
 def answer(code: int | None, reason: str) -> str:

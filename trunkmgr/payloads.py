@@ -15,7 +15,7 @@ from typing import Any
 from django.db.models import Count
 from django.utils import timezone
 
-from trunkmgr.causes import CAUSES, REASON_LIMIT, UNDER_WAY, Explanation, Shown, explain
+from trunkmgr.causes import CAUSES, REASON_LIMIT, UNDER_WAY, Explanation, Shown, answer, call_result, explain
 from trunkmgr.models import Call, Node, Registration
 from trunkmgr.models.registration import State
 
@@ -225,6 +225,28 @@ def snapshot(
                 "lapsed": {"after": LAPSED, **asdict(explain("lapsed", None, "", {}))},
             }
         yield message
+
+
+def call_row(call: Call, now: datetime) -> dict[str, Any]:
+    """What pages show of one call: who called whom, how it stands or ended, and the answer that says so."""
+    outbound = call.direction == Call.Direction.OUTBOUND
+    evidence = ""
+    if call.ended_time is None:
+        result = "Talking" if call.answered_time else "Ringing"
+    elif call.answered_time:
+        result = "Answered"
+    else:
+        result, raw = call_result(call.code, call.reason, outbound=outbound), answer(call.code, call.reason)
+        evidence = raw if raw != result else ""
+    talk = (call.ended_time or now) - call.answered_time if call.answered_time else None
+    return {
+        "call": call, "time": call.started_time, "direction": call.get_direction_display(),
+        "caller": call.caller, "callee": call.callee, "result": result, "evidence": evidence,
+        "hidden": f"hidden from the {'provider' if outbound else 'PBX'}" if call.anonymous else "",
+        "since": epoch(call.answered_time or call.started_time),
+        "seconds": (now - (call.answered_time or call.started_time)).total_seconds(),
+        "talk": duration(talk.total_seconds()) if talk is not None else "",
+    }
 
 
 def calls_going_on() -> dict[str, int]:

@@ -137,3 +137,8 @@ def timeline(l_uuid: str, since: datetime, limit: int = 1000) -> list[Registrati
 def calls_going_on() -> list[Call]:
     """Return the calls that have not ended, the newest first."""
     return list(Call.objects.filter(ended_time=None))
+
+
+def calls_ended(limit: int) -> list[Call]:
+    """Return the calls that ended last, the newest first."""
+    return list(Call.objects.exclude(ended_time=None).order_by("-ended_time")[:limit])

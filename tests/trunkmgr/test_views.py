@@ -340,12 +340,48 @@ def test_calls_going_on(web: Client) -> None:
     Call.objects.create(
         key="a", call_id="a", l_uuid="one", direction="in", caller="+4930<b>", callee="4989", started_time=now,
     )
-    Call.objects.create(key="b", call_id="b", l_uuid="one", direction="in", started_time=now, ended_time=now)
+    Call.objects.create(
+        key="b", call_id="b", l_uuid="one", direction="out", caller="100@pbx.example", callee="+49301", anonymous=True,
+        started_time=now, answered_time=now,
+    )
+    Call.objects.create(key="c", call_id="c", l_uuid="one", direction="in", started_time=now, ended_time=now)
     page = web.get("/status/calls/").content.decode()
-    assert "1 call going on" in page
-    assert "Ringing" in page
+    assert "2 calls going on" in page
     assert "+4930&lt;b&gt;" in page
     assert "user-one@pbx.example" in page
+    assert sorted(cells(page)[:2]) == [
+        ["Ringing", "↙ In", "+4930&lt;b&gt; → to 4989"],
+        ["Talking", "↗ Out", "100@pbx.example hidden from the provider → to +49301"],
+    ]
+
+
+def cells(page: str) -> list[list[str]]:
+    """Text of the first three cells of each row."""
+    rows = re.findall(r"<tr role=\"row\">(<td.*?)</tr>", page, re.DOTALL)
+    texts = [[" ".join(re.sub(r"<[^>]+>", " ", cell).split()) for cell in row.split("</td>")] for row in rows]
+    return [row[:3] for row in texts]
+
+
+@pytest.mark.parametrize(("direction", "code", "reason", "words"), [
+    ("out", 407, "Proxy Authentication Required",
+     "The provider asked for a password that we do not have <code class=\"muted\">407 Proxy Authentication"),
+    ("out", 403, "Credentials Refused", "The provider refused the password for this call"),
+    ("out", 403, "Forbidden", "The provider refused the call <code"),
+    ("out", 503, "Service Unavailable", "The provider is overloaded or not reachable"),
+    ("in", 486, "Busy Here", "Busy <code class=\"muted\">486 Busy Here</code>"),
+    ("in", 404, "Not Found", "Number unknown at the PBX"),
+    ("out", 499, "Odd <i>", ">499 Odd &lt;i&gt;</td>"),
+    ("out", None, "The worker was restarted", ">The worker was restarted</td>"),
+])
+def test_why_a_call_failed(web: Client, direction: str, code: int | None, reason: str, words: str) -> None:
+    trunk("one", node())
+    now = timezone.now()
+    Call.objects.create(
+        key="k", call_id="k", l_uuid="one", direction=direction, caller="100", callee="+49301", started_time=now,
+        ended_time=now, code=code, reason=reason,
+    )
+    for page in ("/status/calls/", "/status/one/"):
+        assert words in web.get(page).content.decode()
 
 
 def test_snapshot_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ def trunk(request: HttpRequest, l_uuid: str) -> HttpResponse:
         "since_seconds": (now - registration.state_time).total_seconds() if registration.state_time else None,
         "events": timeline.lines(selectors.timeline(l_uuid, now - timeline.WINDOWS["30d"]))[:LINES_SHOWN],
         "history": history(registration, now, request.GET.get("window", "24h")),
-        "calls": [call_line(call, now) for call in calls[:CALLS_SHOWN]],
+        "calls": [payloads.call_row(call, now) for call in calls[:CALLS_SHOWN]],
         "calls_now": calls.filter(ended_time=None).count(),
         "may_change": request.user.has_perm("trunkmgr.change_uacreg"),
         "can_unregister": registration.account.enabled and registration.bound_until_time is not None,
@@ -143,22 +143,6 @@ def history(registration: Registration, now: datetime, window: str) -> dict[str,
         "window": window, "windows": list(timeline.WINDOWS), "summary": timeline.summary(parts),
         "marks": timeline.marks(parts, since, now, now), "axis": timeline.axis(since, now, now),
         "width": timeline.WIDTH, "height": timeline.FULL_HEIGHT,
-    }
-
-
-def call_line(call: Call, now: datetime) -> dict[str, Any]:
-    inbound = call.direction == Call.Direction.INBOUND
-    if call.ended_time is None:
-        result = "Talking" if call.answered_time else "Ringing"
-    elif call.answered_time:
-        result = "Answered"
-    else:
-        result = answer(call.code, call.reason) or "Not answered"
-    talk = (call.ended_time or now) - call.answered_time if call.answered_time else None
-    return {
-        "time": call.started_time, "direction": "in" if inbound else "out",
-        "other": call.caller if inbound else call.callee, "result": result,
-        "talk": payloads.duration(talk.total_seconds()) if talk else "–",
     }
 
 
