@@ -24,7 +24,10 @@ class TimerQueue:
     __slots__ = ("_count", "_soonest", "heap", "lanes")
 
     def __init__(self) -> None:
-        self.lanes: dict[float, deque[tuple[float, TimerOwner]]] = {}
+        self.lanes: dict[float, tuple[deque[float], deque[TimerOwner]]] = {}
+        """By delay: times and their owners, side by side; a tuple for each entry would be one more object that the
+        garbage collector walks over for 32 s.
+        """
         self.heap: list[tuple[float, int, TimerOwner]] = []
         self._count = 0
         self._soonest = NEVER
@@ -34,8 +37,10 @@ class TimerQueue:
         when = owner.due = now + delay
         lane = self.lanes.get(delay)
         if lane is None:
-            lane = self.lanes[delay] = deque()
-        lane.append((when, owner))
+            lane = self.lanes[delay] = (deque(), deque())
+        times, owners = lane
+        times.append(when)
+        owners.append(owner)
         if when < self._soonest:
             self._soonest = when
 
@@ -56,9 +61,9 @@ class TimerQueue:
             return
         heap = self.heap
         try:
-            for lane in list(self.lanes.values()):
-                while lane and lane[0][0] <= now:
-                    when, owner = lane.popleft()
+            for times, owners in list(self.lanes.values()):
+                while times and times[0] <= now:
+                    when, owner = times.popleft(), owners.popleft()
                     if owner.due == when:
                         owner.due = NEVER
                         owner.on_timer(now)
@@ -68,5 +73,5 @@ class TimerQueue:
                     owner.due = NEVER
                     owner.on_timer(now)
         finally:  # an owner that fell over must not silence the others
-            at = min([lane[0][0] for lane in self.lanes.values() if lane], default=NEVER)
+            at = min([times[0] for times, _ in self.lanes.values() if times], default=NEVER)
             self._soonest = min(at, heap[0][0]) if heap else at

@@ -28,8 +28,9 @@ WEB_GRACE = 3
 #: Seconds in which a thread of Celery shall end: its consumer looks once a second, its pool drains.
 THREAD_GRACE = 6.0
 WATCH = 2.0
-#: New objects until a young round (about 2 ms), young rounds until a middle one, middle ones until a full one.
-GC_THRESHOLDS = (20_000, 10, 20)
+#: New objects until a young round (about 2 ms), young rounds until a middle one, middle ones until a full one.  Middle
+#: rounds are rare, because what a call leaves is gone after 32 s: most of it is walked over once.
+GC_THRESHOLDS = (20_000, 100, 10)
 
 
 def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:

@@ -33,7 +33,7 @@ class Branch:
         self.context: ResponseContext | None = context
         self.ruri = ruri
         self.next_hop = next_hop
-        self.targets: list[Target] = []
+        self.targets: tuple[Target, ...] = ()
         self.client: ClientTransaction | None = None
         self.status = 0
         """Final status, 0 while none is known."""
@@ -57,7 +57,7 @@ class Branch:
                 self._finish(503, None, now)
                 return
         if len(targets) > 1:
-            self.targets = targets[: context.core.configuration.max_targets]
+            self.targets = tuple(targets[: context.core.configuration.max_targets])
             self.try_next(now)
             return
         self._try(targets[0], now)
@@ -83,13 +83,13 @@ class Branch:
         if not self.targets:
             self._finish(503, None, now)
             return
-        target, *self.targets = self.targets
+        target, self.targets = self.targets[0], self.targets[1:]
         self._try(target, now)
 
     def cancel(self, now: float, reason: bytes = b"") -> None:
         client = self.client
         if isinstance(client, InviteClient):
-            self.targets = []
+            self.targets = ()
             client.cancel(now, reason)
         elif client is None and not self.status:
             self.status = 487

@@ -116,7 +116,7 @@ class ResponseContext(Variables):
         self._uac_req: UacRequest | None = None
         self._store: Store | None = None
         self.dialog_views: Views | None = None
-        self.appended: list[tuple[bytes, bytes]] = []
+        self.appended: tuple[tuple[bytes, bytes], ...] = ()
         self.on_failure = ""
         self.breadth = 0
         """Max-Breadth of the request once it matters, and what each branch gets of it (RFC 5393 §5.3)."""
@@ -296,7 +296,7 @@ class ResponseContext(Variables):
             uri, du = self._ruri, self._du
         if len(self.appended) >= self.core.configuration.max_targets:
             raise InvalidState("more branches than max_targets")
-        self.appended.append((_uri(uri), _uri(du) if du else b""))
+        self.appended += ((_uri(uri), _uri(du) if du else b""),)
 
     def record_route(self) -> None:
         """Stay in the path of the call (§16.6 step 4)."""

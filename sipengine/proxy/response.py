@@ -92,7 +92,7 @@ def on_failed(context: ResponseContext, branch: Branch, now: float) -> None:
             hook = getattr(context.routing, context.on_failure)
             context.on_failure = ""
         context.verdict = Verdict.NONE
-        context.appended = []
+        context.appended = ()
         context.core.now = now
         context.run_hook(hook)
     else:
