@@ -8,7 +8,7 @@ POOL = 4096
 
 
 class Identifiers:
-    __slots__ = ("_at", "_entropy", "_hex", "_raw", "_raw_at")
+    __slots__ = ("_at", "_count", "_entropy", "_hex", "_prefix", "_raw", "_raw_at")
 
     def __init__(self, entropy: Callable[[int], bytes]) -> None:
         self._entropy = entropy
@@ -16,6 +16,8 @@ class Identifiers:
         self._at = 0
         self._raw = b""
         self._raw_at = 0
+        self._count = 0
+        self._prefix = ""
 
     def hex(self) -> bytes:
         """Sixteen hex digits, 64 random bits: a branch, a tag or a key that nobody can guess."""
@@ -25,6 +27,15 @@ class Identifiers:
             at = 0
         self._at = at + 16
         return self._hex[at : at + 16]
+
+    def key(self) -> str:
+        """Sixteen hex digits that nobody else gives: ten random ones and a count, so that rows under them lie together.
+        """
+        count = self._count
+        if not count:
+            self._prefix = self._entropy(5).hex()
+        self._count = (count + 1) & 0xFFFFFF
+        return f"{self._prefix}{count:06x}"
 
     def nonce(self) -> bytes:
         """Twelve random bytes."""

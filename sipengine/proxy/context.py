@@ -151,7 +151,7 @@ class ResponseContext(Variables):
     def key(self) -> str:
         """Sixteen hex digits that name this request in events and rows."""
         if not self._key:
-            self._key = self.core.identifiers.hex().decode()
+            self._key = self.core.identifiers.key()
         return self._key
 
     @property
