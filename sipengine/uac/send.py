@@ -14,6 +14,7 @@ from typing import Protocol
 
 from sipengine.counters import Counters
 from sipengine.message import Message
+from sipengine.uac.digest import Credentials
 from sipengine.uac.request import Agent, Exchange, Outcome, Requests
 from sipengine.uac.uac_req import UacRequest
 
@@ -82,18 +83,20 @@ class UacRequests:
         self.event_uac_reply: Callable[[UacReply], None] | None = None
         """Kamailio's event_route[uac:reply]; may not await."""
 
-    def send(self, uac_req: UacRequest, on_reply: Callable[[UacReply], None] | None = None, realm: str = "") -> bool:
+    def send(self, uac_req: UacRequest) -> bool:
         """Send a copy as soon as what runs now has returned; False when too many are under way.
 
-        Raises ValueError when the keys make no request.  `on_reply` hears of the end whatever `evroute` says; a `realm`
-        is the only one that gets the credentials.
+        Raises ValueError when the keys make no request.
         """
-        return self.begin(uac_req, on_reply, realm) is not None
+        return self.begin(uac_req) is not None
 
     def begin(
-        self, uac_req: UacRequest, on_reply: Callable[[UacReply], None] | None = None, realm: str = ""
+        self, uac_req: UacRequest, on_reply: Callable[[UacReply], None] | None = None,
+        credentials: Credentials | None = None,
     ) -> Exchange | None:
-        """As `send`, but return what `Exchange.abandon` may end early."""
+        """As `send`, for whoever waits: `on_reply` hears of the end whatever `evroute` says, `Exchange.abandon` brings
+        it about.  `credentials` stand for `auser` and `apasswd`.
+        """
         uac_req.check()
         if self.under_way >= MAX_UNDER_WAY:
             self._agent.counters.unsent += 1
@@ -101,7 +104,8 @@ class UacRequests:
         self.under_way += 1
         sent = uac_req.copy()
         request = sent.request(self._agent.entropy)
-        request.realm = realm
+        if credentials is not None:
+            request.credentials, request.realm = credentials, credentials.realm.decode()
         exchange = Exchange(self._requests, request, _ignore, partial(self._ended, sent, on_reply))
         # Not from within whatever runs now: a hook of a request may send, and so may the local_route of what it sends.
         self._agent.defer(exchange.start)

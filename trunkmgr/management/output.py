@@ -22,7 +22,7 @@ from django.db import DatabaseError
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 #: Columns whose option is called otherwise.
-_OPTIONS = {"addresses": "address"}
+_OPTIONS = {"addresses": "address", "hdrs": "hdr", "flags": "ha1", "body": "body-file", "apasswd": "apasswd-stdin"}
 
 
 class OperatorCommand(BaseCommand):

@@ -1,5 +1,6 @@
 """The tables of trunkmgr, one module a subject."""
 
+from trunkmgr.models.api_token import ApiToken
 from trunkmgr.models.call import Call, Dialog
 from trunkmgr.models.credential import Credential
 from trunkmgr.models.node import Change, Node, Order, Parameter
@@ -9,6 +10,7 @@ from trunkmgr.models.routing import Domain
 from trunkmgr.models.uacreg import UacReg, UacRegOptions
 
 __all__ = [
+    "ApiToken",
     "Call",
     "Change",
     "Credential",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from django.db import models
 
+from trunkmgr.models.credential import SecretField
+
 
 class Node(models.Model):
     """A SIP worker; its name is stable over restarts (`TRUNKMGR_NODE`)."""
@@ -72,10 +74,12 @@ class Order(models.Model):
         REGISTER = "register"
         UNREGISTER = "unregister"
         DUMP = "dump"
+        UAC_REQ_SEND = "uac_req_send"
 
     node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="orders")
     verb = models.CharField(max_length=16, choices=Verb.choices)
     payload = models.JSONField(default=dict, help_text="Row keys and plain options; never a secret.")
+    secret = SecretField(default="", blank=True, help_text="What only the worker may read; wiped when it claims.")
     who = models.CharField(max_length=150, default="", blank=True)
     created_time = models.DateTimeField(auto_now_add=True)
     deadline = models.DateTimeField()
@@ -84,7 +88,9 @@ class Order(models.Model):
     result = models.JSONField(null=True, help_text='{"ok": bool, "message": text, …}')
 
     class Meta:
+        ordering = ["-pk"]
         indexes = [models.Index(fields=["node", "claimed_time"])]
+        permissions = [("uac_req_send", "Can send SIP requests")]
 
     def __str__(self) -> str:
         return f"{self.verb} for {self.node_id}"

@@ -13,10 +13,12 @@ from django.utils import timezone
 from trunkmgr import selectors
 from trunkmgr.exceptions import NoWorker
 from trunkmgr.models import Node, Order
+from trunkmgr.models.credential import Secret
 from trunkmgr.services import wake
 
 #: Seconds between two looks at an order that one waits for.
 LOOK = 0.02
+NOBODY = "No SIP worker runs. Start it with `make run` (or `manage.py runsip`)."
 
 
 def place(verb: str, payload: Mapping[str, Any], who: str = "", timeout: float = 5.0) -> list[Order]:
@@ -38,15 +40,42 @@ def place(verb: str, payload: Mapping[str, Any], who: str = "", timeout: float =
     else:
         concerned = [(node, dict(payload)) for node in selectors.live_nodes()]
         if not concerned:
-            raise NoWorker("No SIP worker runs. Start it with `make run` (or `manage.py runsip`).")
-    deadline = timezone.now() + timedelta(seconds=timeout)
+            raise NoWorker(NOBODY)
     with transaction.atomic():
-        orders = [
-            Order.objects.create(node=node, verb=verb, payload=mine, who=who[:150], deadline=deadline)
-            for node, mine in concerned
-        ]
+        orders = [_write(node, verb, mine, who, timeout) for node, mine in concerned]
         transaction.on_commit(lambda: wake.wake([node.name for node, _ in concerned]))
     return orders
+
+
+def place_one(
+    verb: str, payload: Mapping[str, Any], who: str = "", timeout: float = 5.0, *, l_uuid: str = "",
+    secret: Secret | None = None,
+) -> Order:
+    """Order something of one worker: the owner of `l_uuid`, else any that lives.  Raise NoWorker.
+
+    A `secret` lies sealed in the order until the worker claims it.
+    """
+    node = selectors.owners([l_uuid]).get(l_uuid) if l_uuid else next(iter(selectors.live_nodes()), None)
+    if l_uuid and (node is None or not selectors.is_live(node)):
+        raise NoWorker(_no_worker(l_uuid, node))
+    if node is None:
+        raise NoWorker(NOBODY)
+    with transaction.atomic():
+        # Those that nobody claimed in time keep their secret no longer than until the next one.
+        Order.objects.filter(deadline__lt=timezone.now()).exclude(secret="").update(secret="")
+        order = _write(node, verb, payload, who, timeout, secret)
+        transaction.on_commit(lambda: wake.wake([node.name]))
+    return order
+
+
+def _write(
+    node: Node, verb: str, payload: Mapping[str, Any], who: str, timeout: float, secret: Secret | None = None,
+) -> Order:
+    deadline = timezone.now() + timedelta(seconds=timeout)
+    order = Order(node=node, verb=verb, payload=dict(payload), who=who[:150], deadline=deadline)
+    order.secret = secret or Secret()
+    order.save()
+    return order
 
 
 def _no_worker(l_uuid: str, node: Node | None) -> str:
@@ -75,12 +104,17 @@ def wait(order: Order, timeout: float = 5.0, progress: Callable[[], None] | None
 
 
 def claim(node: str) -> list[Order]:
-    """Return the orders that the worker `node` shall run now; none is ever given out twice or past its deadline."""
+    """Return the orders that the worker `node` shall run now; none is ever given out twice or past its deadline.
+
+    A secret leaves the table with them.
+    """
     now = timezone.now()
     open_orders = Order.objects.filter(node__name=node, claimed_time=None, deadline__gte=now)
     return [
         order for order in open_orders.order_by("pk")
-        if Order.objects.filter(pk=order.pk, claimed_time=None, deadline__gte=now).update(claimed_time=now)
+        if Order.objects.filter(pk=order.pk, claimed_time=None, deadline__gte=now).update(
+            claimed_time=now, secret="",
+        )
     ]
 
 

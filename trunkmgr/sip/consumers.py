@@ -35,6 +35,13 @@ class SipConsumer(AsyncConsumer):
         """Decide where a new request goes."""
         raise NotImplementedError
 
+    def event_uac_reply(self, reply: Any) -> Any:
+        """Hear how a request of `uac_req_send` ended that asked for it by `evroute` (event_route[uac:reply]).
+
+        `reply` has `evcode`, `evtype`, `evparam`, `uac_req` and the answer as `message` (None: there was none). It may
+        be a coroutine.
+        """
+
 
 class SipControlConsumer(AsyncConsumer):
     """What Celery and the web have to say to the SIP worker of this process."""

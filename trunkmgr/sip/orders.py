@@ -1,9 +1,9 @@
-"""Orders of operators, run on the engine once each: register, unregister, dump."""
+"""Orders of operators, run on the engine once each: register, unregister, dump; requests are `requests`' affair."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from sipengine.events import RegistrationChanged, RegistrationState, Trigger
@@ -21,6 +21,7 @@ class Orders:
 
     def __init__(
         self, verbs: Any, call: Callable[..., Any], clock: Clock, bridge: Bridge, dump: Callable[[], Result],
+        send: Callable[[Order], Awaitable[Result]],
     ) -> None:
         self._registrations = verbs
         self._call = call
@@ -28,6 +29,7 @@ class Orders:
         self._clock = clock
         self._bridge = bridge
         self._dump = dump
+        self._send = send
         self._waiting: dict[str, list[asyncio.Future[RegistrationChanged]]] = {}
 
     def heard(self, event: RegistrationChanged) -> None:
@@ -41,6 +43,8 @@ class Orders:
         """Run an order to its end, or to its deadline; the result tells what came of it."""
         if order.verb == Order.Verb.DUMP:
             return {"ok": True, "message": "", **self._dump()}
+        if order.verb == Order.Verb.UAC_REQ_SEND:
+            return await self._send(order)
         if order.verb not in (Order.Verb.REGISTER, Order.Verb.UNREGISTER):
             return {"ok": False, "message": f"This SIP worker does not know the order {order.verb}; it may be older."}
         left = self._clock.at(order.deadline) - self._clock.now()

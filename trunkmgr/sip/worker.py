@@ -40,6 +40,7 @@ from trunkmgr.sip.middleware import Admission, PeerMiddleware
 from trunkmgr.sip.node_socket import NodeSocket
 from trunkmgr.sip.orders import Orders
 from trunkmgr.sip.outage import Outage
+from trunkmgr.sip.requests import OperatorRequests, ReplyRoute
 
 log = logging.getLogger("trunkmgr.sip")
 
@@ -95,7 +96,13 @@ class SipWorker(Worker):
         self.database = DatabaseThread()
         self.bridge = Bridge(self.clock, self._store, live.apublish, self._on_registration)
         self.writes = WriteBehind(self.database, self.bridge.database)
-        self.orders = Orders(self.endpoint.registrations, self.call, self.clock, self.bridge, self.dump)
+        self.requests = OperatorRequests(
+            self.endpoint.uac_requests, self.call, self.clock, lambda: self.admission.snapshot,
+        )
+        self.orders = Orders(
+            self.endpoint.registrations, self.call, self.clock, self.bridge, self.dump, self.requests.run,
+        )
+        self.endpoint.uac_requests.event_uac_reply = ReplyRoute(self)
         self.change_log = changes.ChangeLog()
         self.node_socket = NodeSocket(env.node_socket, self.wake) if env.embedded else None
         self.node: Node | None = None

@@ -141,7 +141,7 @@ def test_a_hook_on_real_sockets_may_send_before_and_after_it_waited(late: bool) 
         ended: asyncio.Future[UacReply] = asyncio.get_running_loop().create_future()
         uac_req = UacRequest()
         uac_req.method, uac_req.ruri = "MESSAGE", f"sip:127.0.0.1:{ours.endpoint.listeners[0].port}"
-        theirs.endpoint.uac_requests.send(uac_req, ended.set_result)
+        theirs.endpoint.uac_requests.begin(uac_req, ended.set_result)
         async with asyncio.timeout(5):
             assert (await ended).evcode == 200
             while not heard:

@@ -14,6 +14,7 @@ from sipengine.endpoint import Endpoint
 from sipengine.events import Target
 from sipengine.message import Message, parse
 from sipengine.testing import Station, Wire
+from sipengine.uac.digest import Credentials
 from sipengine.uac.send import MAX_UNDER_WAY, UacReply
 from sipengine.uac.uac_req import UacRequest
 from tests.sipengine.net import entropy_from, reply
@@ -64,7 +65,7 @@ class Net:
 
     def send(self, seconds: float = 1.0, **keys: Any) -> UacRequest:
         uac_req = request(**keys)
-        assert self.endpoint.uac_requests.send(uac_req, self.ends.append)
+        assert self.endpoint.uac_requests.begin(uac_req, self.ends.append)
         self.wire.run(seconds)
         return uac_req
 
@@ -266,9 +267,18 @@ def test_an_ha1_answers_for_a_password(algorithm: str, digits: int) -> None:
 
 def test_a_realm_keeps_the_credentials_from_others() -> None:
     net = Net(answering_always_401())
-    net.endpoint.uac_requests.send(request(auser="a", apasswd="b"), net.ends.append, realm="mine.example")
+    credentials = Credentials(b"a", b"b", realm=b"mine.example")
+    net.endpoint.uac_requests.begin(request(), net.ends.append, credentials)
     net.wire.run(1)
     assert len(net.sent) == 1 and net.ends[0].outcome.cause == "realm_mismatch"
+
+
+def test_credentials_of_somebody_else_stand_for_the_keys() -> None:
+    net = Net(challenging(answering(b"200 OK"), (b"401 U", [www("n1")])))
+    credentials = Credentials(b"alice", PASSWORD.encode(), realm=REALM.encode())
+    net.endpoint.uac_requests.begin(request(auser="x", apasswd="y"), net.ends.append, credentials)
+    net.wire.run(1)
+    assert net.ends[0].evcode == 200
 
 
 @pytest.mark.rfc("3261", "8.1.3.1")
@@ -426,9 +436,10 @@ def test_a_request_may_be_abandoned() -> None:
 
 def test_the_bound_on_requests_under_way() -> None:
     net = Net(lambda message: None)
-    sent = [net.endpoint.uac_requests.send(request(), net.ends.append) for _ in range(MAX_UNDER_WAY + 2)]
-    assert sent == [True] * MAX_UNDER_WAY + [False] * 2
-    assert net.endpoint.counters.unsent == 2
+    sent = [net.endpoint.uac_requests.begin(request(), net.ends.append) for _ in range(MAX_UNDER_WAY + 2)]
+    assert None not in sent[:MAX_UNDER_WAY] and sent[MAX_UNDER_WAY:] == [None] * 2
+    assert not net.endpoint.uac_requests.send(request())
+    assert net.endpoint.counters.unsent == 3
     net.wire.run(60)
     assert len(net.ends) == MAX_UNDER_WAY and net.endpoint.uac_requests.under_way == 0
     assert net.endpoint.uac_requests.send(request())

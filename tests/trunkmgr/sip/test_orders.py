@@ -29,6 +29,10 @@ class Registrations:
         return l_uuid in ("a", "b")
 
 
+async def send(order: Order) -> dict[str, Any]:
+    return {"ok": True, "message": f"sent for {order.who}"}
+
+
 def run(verb: str, l_uuids: list[str], *events: Any, seconds: float = 1.0) -> tuple[dict[str, Any], Registrations, Any]:
     registrations, bridge = Registrations(), SimpleNamespace(operators={})
     deadline = datetime.now(UTC) + timedelta(seconds=seconds)
@@ -37,7 +41,7 @@ def run(verb: str, l_uuids: list[str], *events: Any, seconds: float = 1.0) -> tu
     async def main() -> dict[str, Any]:
         orders = Orders(
             registrations, lambda verb, *args: verb(*args), Clock(asyncio.get_running_loop().time), bridge,
-            lambda: {"registrations": 2},
+            lambda: {"registrations": 2}, send,
         )
         running = asyncio.create_task(orders.run(order))
         await asyncio.sleep(0.01)
@@ -93,3 +97,7 @@ def test_an_account_that_is_not_here() -> None:
 def test_dump_and_unknown_verbs() -> None:
     assert run("dump", [])[0] == {"ok": True, "message": "", "registrations": 2}
     assert run("dance", [])[0]["ok"] is False
+
+
+def test_a_request_is_handed_on() -> None:
+    assert run("uac_req_send", [])[0] == {"ok": True, "message": "sent for ada"}
