@@ -4,7 +4,7 @@ import trunkmgr.models.credential
 
 
 class Migration(migrations.Migration):
-    dependencies = [("trunkmgr", "0006_dialog")]
+    dependencies = [("trunkmgr", "0009_parameter")]
 
     operations = [
         migrations.CreateModel(
