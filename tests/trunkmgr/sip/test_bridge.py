@@ -254,3 +254,15 @@ def test_a_call_of_before_is_counted_until_it_ends(run: Callable) -> None:
         assert told[-1][1] == {"a"}, "the pages hear of it"
 
     run(scenario)
+
+
+def test_a_row_that_nobody_can_store_takes_no_dialog_with_it(run: Callable) -> None:
+    async def scenario(bridge: Bridge, database: Database, told: list) -> None:
+        database.poison = "bad"
+        bridge.take(deque([changed("bad"), shifted("k1", "s"), DialogOver("k2", 101.0)]))
+        await asyncio.sleep(0.05)
+        assert [row["key"] for batch in database.batches for row in batch.dialogs] == ["k1"]
+        assert [key for batch in database.batches for key in batch.dialogs_over] == ["k2"]
+        assert bridge.dropped == 1
+
+    run(scenario)
