@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sipengine.uac.digest import Credentials
+
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
@@ -41,6 +43,10 @@ class Configuration:
     """Seconds over which the first REGISTERs of a start are spread; a row's own `reg_delay` goes before it."""
     default_socket: str = ""
     """``proto:ip:port`` that requests of our own leave from where no row names another and it reaches the target."""
+    credentials: tuple[Credentials, ...] = ()
+    """The seed's `credential`: for challenges of exactly their realm that the routing names no credentials for; the
+    last one counts first.
+    """
     aliases: tuple[str, ...] = ()
     """`host` or `host:port` under which peers name us besides our listeners."""
     dialog_lifetime: float = 43200.0

@@ -6,7 +6,8 @@ from __future__ import annotations
 class Counters:
     __slots__ = (
         "bad", "calls", "denied", "foreign", "forged", "hook_failures", "overload", "received", "rejected",
-        "retransmissions", "sent", "stray", "timeouts", "token_too_long", "transport_errors", "unsent",
+        "retransmissions", "sent", "stray", "timeouts", "token_too_long", "transport_errors", "unasked_challenges",
+        "unsent",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -32,6 +33,8 @@ class Counters:
         """Restore tokens that did not open."""
         self.token_too_long = 0
         """Calls whose identities did not fit into a token: they are restored from memory only."""
+        self.unasked_challenges = 0
+        """Challenges of an address that is no provider's: they are not answered."""
         self.overload = 0
         self.unsent = 0
         """Requests from script beyond the bound of those under way."""

@@ -28,6 +28,7 @@ from sipengine.message.fields import CALL_ID, CSEQ, FROM, MAX_FORWARDS, ROUTE, T
 from sipengine.message.message import Message, parse
 from sipengine.overload import Overload
 from sipengine.proxy.abandoned import Abandoned
+from sipengine.proxy.authentication import CredentialsOf
 from sipengine.proxy.core import Application, ProxyCore, Resume
 from sipengine.proxy.hooks import log
 from sipengine.proxy.validation import refusal, salvage
@@ -114,6 +115,15 @@ class Endpoint:
     @resume.setter
     def resume(self, resume: Resume) -> None:
         self.proxy.resume = resume
+
+    @property
+    def credentials_of(self) -> CredentialsOf:
+        """Credentials of an account, for challenges within its calls; the host sets it."""
+        return self.proxy.authenticator.credentials_of
+
+    @credentials_of.setter
+    def credentials_of(self, credentials_of: CredentialsOf) -> None:
+        self.proxy.authenticator.credentials_of = credentials_of
 
     @property
     def live(self) -> dict[str, int]:

@@ -7,6 +7,8 @@ request keeps the number that it got.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sipengine.message.values import MAX_CSEQ
 
 JUMP = 1000
@@ -83,3 +85,31 @@ class Sequence:
             if invite.over_at <= now:
                 self.earlier = invite.number - key[1]
                 del self.invites[key]
+
+
+class Numbering:
+    """How a call is counted, in each direction whose far side asks who we are."""
+
+    __slots__ = ("directions", "hold", "stored", "told")
+
+    def __init__(self) -> None:
+        self.directions: dict[int, Sequence] = {}
+        self.hold: Any = None
+        """Requests that wait for a challenged one (`proxy.hold`)."""
+        self.told = 0
+        """The shift that the call's token tells."""
+        self.stored = ""
+        """Key under which the host keeps this call, "" while the token says all that a restart needs."""
+
+    @classmethod
+    def recovered(cls, direction: int, shift: int) -> Numbering:
+        """What a token tells after a restart."""
+        numbering = cls()
+        numbering.told = shift
+        sequence = numbering.directions[direction] = Sequence(0, shift, shift)
+        sequence.jump = JUMP
+        return numbering
+
+    def prune(self, now: float) -> None:
+        for sequence in self.directions.values():
+            sequence.prune(now)

@@ -5,7 +5,7 @@ One record holds for all forks of a call, also where they show different identit
 
 from __future__ import annotations
 
-from sipengine.dialog.cseq import Sequence
+from sipengine.dialog.cseq import Numbering
 from sipengine.dialog.views import Views
 from sipengine.timerqueue import NEVER, TimerQueue
 
@@ -16,7 +16,7 @@ LOOK = 32.0
 class DialogRecord:
     __slots__ = (
         "answered", "contact_line", "due", "expires_at", "forks", "from_hidden", "from_line", "hidden_line", "key",
-        "l_uuid", "lifetime", "mark", "over", "provider", "sequences", "stored", "table", "tags", "token", "views",
+        "l_uuid", "lifetime", "mark", "numbering", "over", "provider", "table", "tags", "token", "views",
     )  # fmt: skip
 
     def __init__(self, table: DialogTable, key: bytes, views: Views, expires_at: float) -> None:
@@ -33,10 +33,8 @@ class DialogRecord:
         """Account of the call: whose credentials answer its provider."""
         self.provider = 0
         """Direction of the requests that reach the provider, 0 where none does."""
-        self.sequences: dict[int, Sequence] | None = None
-        """Numbers of a direction whose far side asks who we are."""
-        self.stored = ""
-        """Key under which the host keeps this call, "" when the token says all that a restart needs."""
+        self.numbering: Numbering | None = None
+        """How its CSeq is counted, where a far side may ask who we are."""
         self.answered = False
         self.over = False
         """The first request failed, or the last BYE went by: kept only for what comes late."""
@@ -67,16 +65,9 @@ class DialogRecord:
         if now >= self.expires_at:
             self.table.expire(self, now)
             return
-        if self.sequences is not None:
-            for sequence in self.sequences.values():
-                sequence.prune(now)
+        if self.numbering is not None:
+            self.numbering.prune(now)
         self.table.queue.arm(self, LOOK, now)
-
-    @property
-    def first_shift(self) -> int:
-        """What the token tells of the numbers: those of the caller's side, if any."""
-        down = self.sequences.get(1) if self.sequences is not None else None
-        return 0 if down is None else down.shift
 
 
 class DialogTable:
@@ -102,9 +93,9 @@ class DialogTable:
         other = self.records.get(key)
         if other is None or other.over:
             self.records[key] = record
-            if other is not None and other.sequences is not None:
+            if other is not None and other.numbering is not None:
                 # The caller asks again after a failure: its far side goes on counting (sip-requirements I-1, row 21).
-                record.l_uuid, record.sequences = other.l_uuid, other.sequences
+                record.l_uuid, record.numbering = other.l_uuid, other.numbering
         self.queue.arm(record, LOOK, now)
         return record
 
@@ -127,5 +118,5 @@ class DialogTable:
     def expire(self, record: DialogRecord, now: float) -> None:
         if self.records.get(record.key) is record:
             del self.records[record.key]
-        if record.mark or record.stored:
+        if record.mark or (record.numbering is not None and record.numbering.stored):
             self.expired.append(record)

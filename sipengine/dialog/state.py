@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-from sipengine.dialog.cseq import JUMP, Sequence
+from sipengine.dialog.cseq import JUMP, Numbering, Sequence
 from sipengine.dialog.record import DialogRecord, DialogTable
 from sipengine.dialog.seal import Sealer
 from sipengine.dialog.views import Views
@@ -24,7 +24,7 @@ def write(record: DialogRecord, sealer: Sealer) -> str:
             sequence.last_a, sequence.last_b, sequence.earlier,
             [[_text(tag), number, sent.number] for (tag, number), sent in list(sequence.invites.items())[-INVITES:]],
         ]
-        for direction, sequence in (record.sequences or {}).items()
+        for direction, sequence in (record.numbering.directions if record.numbering is not None else {}).items()
     }
     values = [
         _text(record.key), [_text(value) for value in views[:4]], views.hidden, views.contact, _text(record.token),
@@ -49,10 +49,10 @@ def read(key: str, state: str, expires_at: float, sealer: Sealer, table: DialogT
     record.token, record.mark, record.l_uuid, record.provider = _bytes(token), mark, l_uuid, provider
     record.tags, record.lifetime = tuple(_bytes(tag) for tag in tags), lifetime
     record.answered = True  # one that was not had its INVITE's transaction, which ended with the process
-    record.stored = key
-    record.sequences = {}
+    numbering = record.numbering = Numbering()
+    numbering.stored = key
     for direction, (last_a, last_b, earlier, invites) in sequences.items():
-        sequence = record.sequences[int(direction)] = Sequence(last_a, last_b, earlier)
+        sequence = numbering.directions[int(direction)] = Sequence(last_a, last_b, earlier)
         sequence.jump = JUMP
         for tag, number, sent in invites:
             sequence.remember(_bytes(tag), number, sent, ())

@@ -18,6 +18,8 @@ MAX_FORWARDS = b"max-forwards"
 CONTENT_LENGTH = b"content-length"
 CONTACT = b"contact"
 PROXY_REQUIRE = b"proxy-require"
+AUTHORIZATION = b"authorization"
+PROXY_AUTHORIZATION = b"proxy-authorization"
 
 COMPACT = {
     b"a": b"accept-contact",
@@ -46,7 +48,7 @@ SHARED = {
     name: name
     for name in (
         VIA, FROM, TO, CALL_ID, CSEQ, ROUTE, RECORD_ROUTE, MAX_FORWARDS, CONTENT_LENGTH, CONTACT, PROXY_REQUIRE,
-        *COMPACT.values(),
+        AUTHORIZATION, PROXY_AUTHORIZATION, *COMPACT.values(),
     )
 }  # fmt: skip
 

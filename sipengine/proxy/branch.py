@@ -60,9 +60,10 @@ class Branch:
             self.targets = tuple(targets[: context.core.configuration.max_targets])
             self.try_next(now)
             return
-        self._try(targets[0], now)
+        self.send_to(targets[0], now)
 
-    def _try(self, target: Target, now: float) -> None:
+    def send_to(self, target: Target, now: float) -> None:
+        """Send the request to this address."""
         context = self.context
         assert context is not None
         transport = context.core.transport
@@ -84,7 +85,7 @@ class Branch:
             self._finish(503, None, now)
             return
         target, self.targets = self.targets[0], self.targets[1:]
-        self._try(target, now)
+        self.send_to(target, now)
 
     def cancel(self, now: float, reason: bytes = b"") -> None:
         client = self.client

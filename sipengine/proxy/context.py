@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,12 @@ from sipengine.message.values import name_addr_of, params_at, tag_of, uri_of
 from sipengine.proxy.hooks import BRANCH_ROUTE, FAILURE_ROUTE, REQUEST_ROUTE, Step, Verdict, log, step_at_once
 from sipengine.proxy.variables import Store, Variables, looked_at, status_of
 from sipengine.transport.flow import Address, Flow
+from sipengine.uac.digest import Credentials
 from sipengine.uac.replace import replaced
 from sipengine.uac.uac_req import UacRequest
 
 if TYPE_CHECKING:
+    from sipengine.proxy.authentication import Authentication
     from sipengine.proxy.branch import Branch
     from sipengine.proxy.core import ProxyCore
     from sipengine.transaction.server import ServerTransaction
@@ -52,13 +55,12 @@ class Marks:
 
 class ResponseContext(Variables):
     __slots__ = (
-        "_call_id", "_du", "_from_end", "_key", "_ruri", "_store", "_uac_req", "appended", "branches", "breadth",
-        "breadth_share",
-        "cancelled", "contact_hidden", "core", "dialog_views", "direction", "failure_hook", "flow", "from_line",
-        "from_tag", "hidden", "loop", "marks", "message", "method", "names", "new_from", "new_to",
-        "on_branch", "on_failure", "on_reply", "pristine", "record", "record_routed", "reply", "response",
-        "restore_from", "restore_to", "route", "routing", "server", "status", "step", "stepping", "timer_c", "to_line",
-        "verdict",
+        "_call_id", "_du", "_from_end", "_key", "_ruri", "_store", "_uac_req", "appended", "auth", "branches",
+        "breadth", "breadth_share", "cancelled", "contact_hidden", "core", "credentials", "dialog_views", "direction",
+        "failure_hook", "flow", "from_line", "from_tag", "hidden", "loop", "marks", "message", "method", "names",
+        "new_from", "new_to", "on_branch", "on_failure", "on_reply", "pristine", "record", "record_routed", "reply",
+        "response", "restore_from", "restore_to", "route", "routing", "server", "status", "step", "stepping",
+        "timer_c", "to_line", "verdict",
     )  # fmt: skip
 
     _call_id: bytes
@@ -92,6 +94,8 @@ class ResponseContext(Variables):
         self.direction = 0
         self.record: DialogRecord | None = None
         self.routing: Any = None
+        self.auth: Authentication | None = None
+        """Kept by a request that may be challenged."""
         self.cancelled = False
         self.restore_from = False
         """Whether responses get From (or To) of the request back."""
@@ -118,6 +122,8 @@ class ResponseContext(Variables):
         self.dialog_views: Views | None = None
         self.appended: tuple[tuple[bytes, bytes], ...] = ()
         self.on_failure = ""
+        self.credentials: Sequence[Credentials] = ()
+        """What `uac_auth` may answer challenges with, the first that fit; set by the routing with the target."""
         self.breadth = 0
         """Max-Breadth of the request once it matters, and what each branch gets of it (RFC 5393 §5.3)."""
         self.breadth_share = 0
@@ -338,8 +344,26 @@ class ResponseContext(Variables):
         self.on_reply = getattr(self.routing, name)
 
     def t_on_failure(self, name: str) -> None:
-        getattr(self.routing, name)
+        """Name the method that is asked when all branches have failed; without it `failure_route`."""
+        hook = getattr(self.routing, name)
+        if self.failure_hook is None:
+            self.failure_hook = hook
         self.on_failure = name
+
+    # authentication
+    def uac_auth(self, mode: int = 0) -> bool:
+        """Have `t_relay` send the challenged branches again, with credentials and the next CSeq; False when there are
+        none for these challenges, when they were refused already, or when it is not for this address to ask.
+
+        Only in a failure_route.  `mode` 1: what `credentials` hold as passwords are HA1.
+        """
+        if self.route is not FAILURE_ROUTE or self.verdict is not Verdict.NONE:
+            raise InvalidState("uac_auth answers a challenge that came: call it in a failure_route, before t_relay")
+        return self.core.authenticator.uac_auth(self, mode)
+
+    def uac_auth_mode(self, mode: int) -> bool:
+        """`uac_auth` under the seed's other name."""
+        return self.uac_auth(mode)
 
     # verdicts
     def t_relay(self) -> Verdict:

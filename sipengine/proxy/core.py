@@ -24,8 +24,9 @@ from sipengine.message.message import Message
 from sipengine.message.values import Via
 from sipengine.overload import Overload, retry_after
 from sipengine.proxy import response, route, validation
+from sipengine.proxy.authentication import Authenticator
 from sipengine.proxy.branch import Branch
-from sipengine.proxy.context import DOWN, ResponseContext
+from sipengine.proxy.context import DOWN, UP, ResponseContext
 from sipengine.proxy.forward import forward_ack
 from sipengine.proxy.hooks import Verdict
 from sipengine.proxy.variables import avp_name
@@ -85,6 +86,7 @@ class ProxyCore:
         self._busy = configuration.max_transactions
         self._many_calls = configuration.max_dialogs
         self.within = WithinDialog(self)
+        self.authenticator = Authenticator(self)
         self.storing = configuration.restore_mode != "none"
         self.knows_all = self.storing and configuration.restore_codec == "sealed"
         """Whether each call that stands has a record or a token: a request without either is of no call of ours."""
@@ -309,6 +311,8 @@ class ProxyCore:
             # Nobody is asked about an ACK, in restore_mode manual either: it gets the view that its INVITE got.
             self.within.translate(message, views, direction, call_id, record, True)
             ruri = self.within.reveal_ruri(ruri, views, direction, call_id)
+        if record is not None and record.numbering is not None:
+            self.authenticator.ack(message, record.numbering, direction, to_tag if direction == DOWN else from_tag)
         forward_ack(self, message, ruri, flow, base, now)
 
     # §12.2, §16.4
@@ -342,11 +346,19 @@ class ProxyCore:
                 context.message, views, direction, call_id, record, self.automatic
             )
             context._ruri = self.within.reveal_ruri(context._ruri, views, direction, call_id)
-        if record is not None:
-            self.within.on_request(record, context.method, to_tag if direction == DOWN else context.from_tag, now)
         if self.asks_within:
             context.prepare()
             context.dialog_views = views
+        if record is not None:
+            callee_tag = to_tag if direction == DOWN else context.from_tag
+            self.within.on_request(record, context.method, callee_tag, now)
+            challengeable = record.provider == context.direction or record.numbering is not None
+            if challengeable and not self.authenticator.within(context, record, callee_tag, now):
+                return
+        self.go_on_within(context, now)
+
+    def go_on_within(self, context: ResponseContext, now: float) -> None:
+        if self.asks_within:
             self.now = now
             context.run_route(self.application)
         else:
@@ -425,6 +437,11 @@ class ProxyCore:
                 context.on_reply = getattr(routing, "onreply_route", None)
             if context.failure_hook is None:
                 context.failure_hook = getattr(routing, "failure_route", None)
+        if context.auth is not None:
+            if self.authenticator.relay(context, now):
+                return
+        elif context.credentials:
+            self.authenticator.open(context)
         targets = [(context._ruri, context._du or context._ruri)]
         targets += [(uri, du or uri) for uri, du in context.appended]
         if (MAX_BREADTH in context.names or len(targets) > 1) and not self._share_breadth(context, len(targets)):
@@ -469,6 +486,8 @@ class ProxyCore:
         record = context.record
         if record is not None:
             record.show(views or Views())
+            if marks is not None and marks.l_uuid != record.l_uuid:
+                self.authenticator.other_provider(context, record, marks)
             return record
         if views is None and marks is None and not (self.knows_all and context.record_routed):
             return None
@@ -477,6 +496,10 @@ class ProxyCore:
         context.record = record
         if marks is not None:
             record.mark = marks.key
+            if record.numbering is not None and record.l_uuid != marks.l_uuid:
+                record.numbering = None  # it was another provider that counted so
+            record.l_uuid = marks.l_uuid
+            record.provider = DOWN if marks.direction == "out" else UP
             self.counters.calls += 1
             self.events.append(
                 CallStarted(
@@ -485,6 +508,12 @@ class ProxyCore:
                 )
             )
         return record
+
+    def token_of(self, record: DialogRecord, call_id: bytes, caller_tag: bytes) -> bytes:
+        """Record-Route parameters that tell a later process of this call."""
+        l_uuid = record.l_uuid if record.provider == DOWN else ""
+        shift = record.numbering.told if record.numbering is not None else 0
+        return self.codec.write(record.views, call_id, caller_tag, record.mark, l_uuid, shift)
 
     def on_answered(self, context: ResponseContext, status: int, reason: bytes, now: float) -> None:
         """The final response of a request left: a call that failed is over."""

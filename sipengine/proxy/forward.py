@@ -36,7 +36,7 @@ def forward(core: ProxyCore, context: ResponseContext, branch: Branch, flow: Flo
     method = context.method
     if (
         context.on_reply is None and not branch.targets and len(context.branches) == 1
-        and context.failure_hook is None and context.on_branch is None
+        and context.failure_hook is None and context.on_branch is None and context.auth is None
     ):  # fmt: skip
         context.message = SENT  # nobody needs it again, and 32 s of requests are a lot of memory
         context.names = NO_NAMES
@@ -49,6 +49,8 @@ def forward(core: ProxyCore, context: ResponseContext, branch: Branch, flow: Flo
         _first_request(core, context, message, flow, now)
     keys, lines = message.keys, message.lines
     i = keys.index(VIA)
+    if context.auth is not None:
+        core.authenticator.stamp(context, branch, message, flow.remote, now)
     if keys[-1] is not CONTENT_LENGTH and CONTENT_LENGTH not in keys:
         lines.append(b"Content-Length: %d" % len(message.body))
         keys.append(CONTENT_LENGTH)
@@ -108,6 +110,8 @@ def _first_request(core: ProxyCore, context: ResponseContext, message: Message, 
     opens = context.method in OPENS_DIALOG
     record = core.note_call(context, now) if opens and (context.record_routed or context.marks is not None) else None
     call_id = context._call_id
+    if context.auth is not None or (record is not None and record.numbering is not None):
+        core.authenticator.count(context, record)
     if context.new_from:
         i = keys.index(FROM)
         line = lines[i]
@@ -130,7 +134,7 @@ def _first_request(core: ProxyCore, context: ResponseContext, message: Message, 
     params = b""
     if record is not None:
         if not record.token and core.storing:
-            record.token = core.codec.write(record.views, call_id, context.from_tag, record.mark)
+            record.token = core.token_of(record, call_id, context.from_tag)
             core.dialogs.found_by_token(record)
         params = record.token
     came, goes = context.flow.route, flow.route

@@ -37,6 +37,8 @@ def forward(context: ResponseContext, status: int, message: Message, now: float)
         if not tag_of(line):
             line += lines[i][params_at(lines[i]) :]
         lines[i] = line
+    if context.auth is not None:
+        context.core.authenticator.translate(context, message, now)
     record = context.record
     if record is not None:
         context.core.within.on_response(context, record, status, message, now)
@@ -70,6 +72,8 @@ def on_success(context: ResponseContext, branch: Branch, status: int, message: M
     ):
         return
     first = context.server is not None and context.server.state < 2
+    if context.auth is not None:
+        context.core.authenticator.succeeded(context, branch, message, now)
     forward(context, status, message, now)
     if first:
         context.core.on_answered(context, status, message.reason, now)
@@ -84,6 +88,11 @@ def on_failed(context: ResponseContext, branch: Branch, now: float) -> None:
     if any(other.status // 100 == 2 for other in context.branches):
         return
     best = choose(context)
+    if (
+        context.auth is not None and context.direction and best.status in (401, 407) and not context.cancelled
+        and context.core.authenticator.again_within(context, now)
+    ):
+        return
     context.status, context.response = best.status, best.reply
     hook = context.failure_hook
     may_hunt = not context.cancelled and len(context.branches) < context.core.configuration.max_targets

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sipengine.dialog.contact import hide_contact, reveal
+from sipengine.dialog.cseq import Numbering
 from sipengine.dialog.record import DialogRecord
 from sipengine.dialog.views import Views
 from sipengine.events import CallAnswered, CallEnded
@@ -70,6 +71,10 @@ class WithinDialog:
             record.mark = recovered.key
             record.answered = True
             record.tags = (callee_tag,)
+            if recovered.l_uuid:
+                record.l_uuid, record.provider = recovered.l_uuid, DOWN
+            if recovered.shift:
+                record.numbering = Numbering.recovered(DOWN, recovered.shift)
             return record, direction, None
         # The record is of another leg of the same call through us, or the token tells one direction only.
         return None, direction, recovered
@@ -225,3 +230,5 @@ class WithinDialog:
         if record.mark:
             self.core.events.append(CallEnded(record.mark, code, reason, now))
             record.mark = ""
+        if record.numbering is not None and record.numbering.stored:
+            self.core.authenticator.forget(record.numbering, now)

@@ -11,6 +11,10 @@ class PeerBook:
         """Whether requests to this address stay on UDP however long they are; asked for long ones."""
         return False
 
+    def may_challenge(self, host: str) -> bool:
+        """Whether a digest of an account's password may go to this address when it asks for one."""
+        return True
+
     def same_peer(self, asked: str, answered: str) -> bool:
         """Whether a response from `answered` may belong to a request that went to another address, `asked`."""
         return False

@@ -124,6 +124,17 @@ def parse_challenge(value: bytes, *, proxy: bool = False) -> Challenge:
     )
 
 
+def realm_of(line: bytes) -> bytes:
+    """Realm in a line of Authorization or Proxy-Authorization, b"" without one."""
+    value = line.partition(b":")[2].strip().partition(b" ")[2]
+    at = 0
+    while (match := _PARAMETER.match(value, at)) is not None:
+        at = match.end()
+        if match[1].lower() == b"realm":
+            return _ESCAPED.sub(rb"\1", match[2][1:-1]) if match[2][:1] == b'"' else match[2]
+    return b""
+
+
 def choose(www: Iterable[bytes], proxy: Iterable[bytes], credentials: Credentials) -> list[Challenge]:
     """Pick the challenges to answer: per realm the topmost that we support and have the means for (RFC 8760 §2.4)."""
     return [

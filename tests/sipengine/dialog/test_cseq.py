@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sipengine.dialog import state
-from sipengine.dialog.cseq import JUMP, Sequence
+from sipengine.dialog.cseq import JUMP, Numbering, Sequence
 from sipengine.dialog.record import DialogTable
 from sipengine.dialog.seal import Sealer
 from sipengine.dialog.views import Views
@@ -45,7 +45,8 @@ def test_a_stored_call_comes_back_for_its_keys_only_and_shows_nobody() -> None:
     record.token, record.mark, record.l_uuid, record.provider, record.tags = b";vsf=x", "0" * 16, "berlin", 2, (b"pt",)
     sequence = Sequence(4, 7)
     sequence.remember(b"pt", 4, 7, (b"Authorization: secret",))
-    record.sequences = {2: sequence}
+    record.numbering = Numbering()
+    record.numbering.directions[2] = sequence
     nonce = iter(range(9)).__next__
     sealer = Sealer((b"a" * 32,), lambda: b"%012d" % nonce())
     text = state.write(record, sealer)
@@ -55,9 +56,9 @@ def test_a_stored_call_comes_back_for_its_keys_only_and_shows_nobody() -> None:
     assert not other.records
     assert state.read("k", text, 100.0, sealer, other, 0.0)
     back = other.find(b"call1", b"ct")
-    assert back is not None and back.views == views and back.stored == "k" and back.answered
+    assert back is not None and back.views == views and back.answered
     assert (back.token, back.mark, back.l_uuid, back.provider) == (b";vsf=x", "0" * 16, "berlin", 2)
-    assert back.sequences is not None
-    again = back.sequences[2]
+    assert back.numbering is not None and back.numbering.stored == "k"
+    again = back.numbering.directions[2]
     assert again.number_of(b"pt", 4) == 7 and again.invite(b"pt", 4).lines == ()  # type: ignore[union-attr]
     assert again.take(5) == 8 + JUMP and again.take(6) == 9 + JUMP
