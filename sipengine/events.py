@@ -104,7 +104,7 @@ class DialogShifted:
     """
 
     key: str
-    """Sixteen hex digits, the same for all events of this call."""
+    """That of the call's other events; sixteen hex digits of its own where nobody marked the call."""
     call_id: str
     l_uuid: str
     state: str

@@ -247,7 +247,7 @@ class Authenticator:
         core, numbering = self.core, record.numbering
         if record.over or numbering is None:
             return
-        numbering.stored = numbering.stored or core.identifiers.hex().decode()
+        numbering.stored = numbering.stored or record.mark or core.identifiers.hex().decode()
         call_id = record.key.partition(b" ")[0].decode(errors="replace")
         text = state.write(record, core.sealer)
         core.events.append(DialogShifted(numbering.stored, call_id, record.l_uuid, text, record.expires_at, now))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,11 +38,14 @@ def test_views_survive_packing(a: bytes, b: bytes, c: bytes, d: bytes, hidden: i
         assert packed is not None and unpack(packed) == (views, key, *more)
 
 
+@pytest.mark.checklist("K1")
+@pytest.mark.checklist("K4")
 def test_a_token_opens_with_its_key_in_its_call_only_and_holds_no_header_name() -> None:
     ours = sealer(B, A)
     old = sealer(A).seal(b"plain", b"call")
     assert ours.open(old, b"call") == b"plain"
     token = ours.seal(b"plain", b"call")
+    assert re.fullmatch(rb"[A-Za-z0-9_-]+", token)
     assert sealer(A).open(token, b"call") is None and ours.open(token, b"other") is None
     for i in range(len(token)):
         forged = token[:i] + (b"A" if token[i : i + 1] != b"A" else b"B") + token[i + 1 :]
@@ -52,6 +57,7 @@ def test_a_token_opens_with_its_key_in_its_call_only_and_holds_no_header_name() 
         assert not any(name in text for name in FORBIDDEN)
 
 
+@pytest.mark.checklist("K5")
 def test_tokens_stay_short_or_are_left_out() -> None:
     counters = Counters()
     codec = SealedCodec(sealer(), "vsf", "vst", counters)

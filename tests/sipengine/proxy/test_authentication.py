@@ -15,6 +15,13 @@ from tests.sipengine.net import KEYS, PHONE, PROVIDER, assert_nothing_left, repl
 from tests.sipengine.outbound import AOR, DIALLED, PBX_FROM, SECRET, Call, Outbound, assert_apart, numbers, proves
 
 
+@pytest.mark.checklist("I1")
+@pytest.mark.checklist("I2")
+@pytest.mark.checklist("I3")
+@pytest.mark.checklist("I4")
+@pytest.mark.checklist("I5")
+@pytest.mark.checklist("I6")
+@pytest.mark.checklist("I8")
 @pytest.mark.checklist("G5")
 @pytest.mark.rfc("3261", "22.2")
 @pytest.mark.parametrize("proxy", [True, False])
@@ -46,6 +53,7 @@ def _call() -> tuple[Outbound, Call]:
     return net, net.up()
 
 
+@pytest.mark.checklist("I9")
 @pytest.mark.checklist("G10")
 @pytest.mark.rfc("3261", "13.2.2.4")
 def test_the_ack_for_a_2xx_has_number_and_credentials_of_its_invite() -> None:
@@ -62,6 +70,11 @@ def test_the_ack_for_a_2xx_has_number_and_credentials_of_its_invite() -> None:
 WITHIN = (b"UPDATE", b"INFO", b"MESSAGE", b"OPTIONS", b"REFER", b"SUBSCRIBE", b"NOTIFY", b"INVITE", b"BYE")
 
 
+@pytest.mark.checklist("I12")
+@pytest.mark.checklist("I13")
+@pytest.mark.checklist("I14")
+@pytest.mark.checklist("I15")
+@pytest.mark.checklist("I19")
 @pytest.mark.rfc("3261", "12.2.1.1")
 @pytest.mark.parametrize("challenged", [False, True])
 @pytest.mark.parametrize("method", WITHIN)
@@ -92,6 +105,8 @@ def test_requests_of_the_pbx_within_the_call(method: bytes, challenged: bool) ->
     assert_apart(net)
 
 
+@pytest.mark.checklist("I16")
+@pytest.mark.checklist("I17")
 @pytest.mark.parametrize("method", WITHIN)
 def test_requests_of_the_provider_keep_their_numbers(method: bytes) -> None:
     net, call = _call()
@@ -107,7 +122,8 @@ def test_requests_of_the_provider_keep_their_numbers(method: bytes) -> None:
     assert_apart(net)
 
 
-@pytest.mark.checklist("M6")
+@pytest.mark.checklist("I18")
+@pytest.mark.checklist("G8")
 def test_a_challenge_of_the_pbx_is_none_of_ours() -> None:
     net, call = _call()
     net.send(net.provider, call.from_provider(b"BYE", 70))
@@ -119,6 +135,8 @@ def test_a_challenge_of_the_pbx_is_none_of_ours() -> None:
     assert numbers(net, PHONE, b"BYE") == [70]
 
 
+@pytest.mark.checklist("I11")
+@pytest.mark.checklist("I15")
 @pytest.mark.rfc("3262", "7.2")
 @pytest.mark.parametrize("challenged", [False, True])
 def test_prack_names_the_invite_by_the_providers_number(challenged: bool) -> None:
@@ -146,6 +164,7 @@ def test_prack_names_the_invite_by_the_providers_number(challenged: bool) -> Non
     assert_apart(net)
 
 
+@pytest.mark.checklist("I10")
 @pytest.mark.rfc("3261", "9.1")
 def test_cancel_has_the_number_of_its_branch_and_no_credentials() -> None:
     net = Outbound()
@@ -181,6 +200,7 @@ def test_cancel_before_the_challenge_ends_the_call(ringing: bool) -> None:
     assert [parse(data).status for data in net.pbx.take()] == [200, 487]
 
 
+@pytest.mark.checklist("I7")
 @pytest.mark.parametrize(("status", "shown"), [(b"302 Moved", 302), (b"486 Busy", 486), (b"603 Decline", 603)])
 def test_a_refusal_after_the_challenge_shows_the_pbx_its_own_number(status: bytes, shown: int) -> None:
     net = Outbound()
@@ -375,6 +395,7 @@ def test_a_nonce_of_one_server_or_account_is_shown_to_no_other() -> None:
     assert not net.last().get(b"Proxy-Authorization")
 
 
+@pytest.mark.checklist("I20")
 @pytest.mark.rfc("3261", "22.3")
 @pytest.mark.parametrize("method", [b"MESSAGE", b"OPTIONS", b"SUBSCRIBE", b"PUBLISH"])
 def test_requests_outside_a_call(method: bytes) -> None:
@@ -387,6 +408,7 @@ def test_requests_outside_a_call(method: bytes) -> None:
     assert parse(net.pbx.take()[-1]).cseq == (1, method)
 
 
+@pytest.mark.checklist("I21")
 def test_a_call_that_the_pbx_places_again_goes_on_counting() -> None:
     net = Outbound()
     net.send(net.pbx, net.dial())
@@ -408,6 +430,7 @@ def test_a_call_that_the_pbx_places_again_goes_on_counting() -> None:
     assert net.last().cseq == (4, b"ACK")
 
 
+@pytest.mark.checklist("I22")
 def test_the_next_provider_counts_for_itself_and_sees_nothing_of_the_first() -> None:
     net = Outbound()
     other = net.wire.station("192.0.2.2", 5060)
@@ -443,6 +466,7 @@ def test_the_next_provider_counts_for_itself_and_sees_nothing_of_the_first() -> 
     assert parse(other.take()[-1]).cseq == (2, b"ACK")
 
 
+@pytest.mark.checklist("I23")
 def test_a_fork_that_two_answer() -> None:
     net = Outbound()
     other = net.wire.station("192.0.2.2", 5060)
@@ -480,6 +504,7 @@ def test_a_fork_that_two_answer() -> None:
     assert numbers(net, PROVIDER, b"BYE") == [3, 4]
 
 
+@pytest.mark.checklist("I24")
 @pytest.mark.rfc("3261", "12.2.2")
 def test_a_request_waits_for_a_challenged_one_before_it() -> None:
     net, call = _call()
@@ -497,6 +522,7 @@ def test_a_request_waits_for_a_challenged_one_before_it() -> None:
     assert info.method == b"INFO" and info.cseq[0] > invite.cseq[0]
 
 
+@pytest.mark.checklist("I24")
 def test_a_request_waits_two_seconds_at_most() -> None:
     net, call = _call()
     net.send(net.pbx, call.from_pbx(b"INVITE", 2))

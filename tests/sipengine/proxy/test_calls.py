@@ -208,6 +208,7 @@ def test_a_call_that_hides_nothing_goes_on(restart: bool) -> None:
     assert parse(net.phone.take()[-1]).get(b"From") == CALLER + b";tag=ct"
 
 
+@pytest.mark.checklist("I25")
 def test_two_legs_of_one_call_keep_their_own_views() -> None:
     """The callee's side sends the call back through us: same Call-ID and tag, another leg."""
     net = Net()

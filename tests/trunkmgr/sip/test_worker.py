@@ -18,7 +18,7 @@ from django.conf import settings
 from django.db import OperationalError
 
 from sipengine.dialog import state as dialog_state
-from sipengine.dialog.cseq import Sequence
+from sipengine.dialog.cseq import Numbering, Sequence
 from sipengine.dialog.record import DialogRecord
 from sipengine.dialog.views import Views
 from sipengine.events import CallAnswered, CallStarted, DialogOver, DialogShifted
@@ -376,7 +376,8 @@ def test_a_restart_takes_up_the_calls_that_were_challenged(
     async def first(stand: Stand) -> None:
         worker, now = stand.worker, stand.worker.server.now()
         record = DialogRecord(worker.endpoint.proxy.dialogs, b"call-id tag", views, now + 3600)
-        record.mark, record.sequences = "0123456789abcdef", {1: Sequence(5, 7)}
+        record.mark, record.numbering = "0123456789abcdef", Numbering()
+        record.numbering.directions[1] = Sequence(5, 7)
         state = dialog_state.write(record, worker.endpoint.proxy.sealer)
         worker.endpoint.events += [
             CallStarted(record.mark, "call-id", "alice", "out", "100", "4930", False, now),
