@@ -301,7 +301,7 @@ class Endpoint:
         if b"user-agent" not in keys and self.configuration.user_agent:
             message.append(b"User-Agent: " + self.configuration.user_agent.encode())
         if self.local_route is not None:
-            self.local_route(message, flow)
+            self._run_local_route(message, flow)
         user = _LocalUser(on_response, on_failure)
         wire = message.serialize()
         layer = self.transactions
@@ -326,6 +326,14 @@ class Endpoint:
         client.start(now)
         return client
 
+    def _run_local_route(self, message: Message, flow: Flow) -> None:
+        assert self.local_route is not None
+        try:
+            self.local_route(message, flow)
+        except Exception as error:
+            self.counters.hook_failures += 1
+            log.error("local_route failed for a %s: %s", message.method.decode(), error, exc_info=error)
+
     def hang_up(self, client: ClientTransaction, now: float, answer: Message | None = None) -> None:
         """End an INVITE of our own that nobody waits for: CANCEL, and ACK and BYE for the 2xx that came (`answer`) and
         for each that still comes.
@@ -338,6 +346,7 @@ class Endpoint:
 
 def _no_defer(verb: Callable[[float], None]) -> None:
     raise LocalProtocolError("something is to be sent in its turn, but Endpoint.defer is not set")
+
 
 
 class _LocalUser:

@@ -19,7 +19,7 @@ from django.urls import path
 
 from trunkmgr.consumers import StatusConsumer
 from trunkmgr.sip.consumers import SipControlConsumer
-from trunkmgr.sip.routing import TrunkRouting
+from trunkmgr.sip.routing import routing_class
 
 application = ProtocolTypeRouter({
     "http": django_application,
@@ -27,5 +27,5 @@ application = ProtocolTypeRouter({
         AuthMiddlewareStack(URLRouter([path("ws/status/", StatusConsumer.as_asgi())])),
     ),
     "channel": ChannelNameRouter({f"sip.{settings.TRUNKMGR.node}": SipControlConsumer.as_asgi()}),
-    "sip": TrunkRouting.as_asgi(),
+    "sip": routing_class().as_asgi(),
 })

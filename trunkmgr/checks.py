@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.exceptions import ImproperlyConfigured
 
 from trunkmgr.env import REPLACED, env
 
@@ -27,3 +29,21 @@ def environment_messages(replaced: tuple[str, ...], *, reg_db_url: bool) -> list
             id="trunkmgr.E001",
         ))
     return messages
+
+
+@register()
+def check_routing(**kwargs: Any) -> list[CheckMessage]:
+    return routing_messages()
+
+
+def routing_messages() -> list[CheckMessage]:
+    """Say when the routing class of one's own cannot be used; ours needs no look."""
+    if settings.TRUNKMGR.routing == "trunkmgr.sip.routing.TrunkRouting":
+        return []
+    from trunkmgr.sip.routing import routing_class
+
+    try:
+        routing_class()
+    except ImproperlyConfigured as error:
+        return [Error(str(error), id="trunkmgr.E020")]
+    return []

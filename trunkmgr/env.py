@@ -37,6 +37,12 @@ REPLACED: dict[str, str] = {
 }
 
 
+def dotted_path(text: str) -> str:
+    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", text):
+        raise ValueError("write module.Class, for example myrouting.MyRouting")
+    return text
+
+
 def boolean(text: str) -> bool:
     if text.lower() in {"1", "true", "yes", "on"}:
         return True
@@ -298,6 +304,10 @@ class Env:
     redis_url: str = variable(
         "REDIS_URL", redis_url, "",
         "redis://HOST:PORT/NUMBER joins several processes; empty runs everything in one (embedded).", secret=True,
+    )
+    routing: str = variable(
+        "TRUNKMGR_ROUTING", dotted_path, "trunkmgr.sip.routing.TrunkRouting",
+        "Dotted path of the routing class: TrunkRouting, or a subclass of your own (docs/routing.md).",
     )
     restore_mode: str = variable(
         "UAC_RESTORE_MODE", one_of("none", "manual", "auto"), "auto",

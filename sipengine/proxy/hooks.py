@@ -1,7 +1,7 @@
 """The five route hooks and what a hook decides (Kamailio's routing blocks as methods).
 
 `request_route` and `failure_route` decide where and may be coroutines; `branch_route` and `onreply_route` edit what
-and may not.  `local_route` is the endpoint's: requests of our own have no context.
+and may not.  `local_route` is the endpoint's, called with the message: requests of our own have no context.
 """
 
 from __future__ import annotations

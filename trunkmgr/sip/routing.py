@@ -11,11 +11,14 @@ import time
 from collections import Counter
 from typing import Any
 
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
 from sipengine.exceptions import Reject
-from sipengine.message.uri import SipUri
 from trunkmgr.sip.consumers import SipConsumer
 from trunkmgr.sip.middleware import PROVIDER
-from trunkmgr.sip.uac import UacFunctions
+from trunkmgr.sip.uac import UacFunctions, user_and_line
 
 log = logging.getLogger("trunkmgr.sip")
 
@@ -102,10 +105,18 @@ class TrunkRouting(UacFunctions, SipConsumer):
         context.t_relay()
 
 
-def user_and_line(uri: bytes) -> tuple[bytes, bytes]:
-    """User part and `line` parameter of a Request-URI, empty where it has none."""
-    user, at, rest = uri.partition(b":")[2].partition(b"@")
-    line = b""
-    if rest.lower().find(b";line=") >= 0:  # `in` on bytes raises and catches an exception inside: five times the price
-        line = SipUri.parse(uri).param(b"line") or b""
-    return (user.partition(b":")[0] if at else b""), line
+def routing_class() -> type[TrunkRouting]:
+    """Import the class that TRUNKMGR_ROUTING names; ImproperlyConfigured says what is wrong with it."""
+    path = settings.TRUNKMGR.routing
+    try:
+        found = import_string(path)
+    except ImportError as error:
+        raise ImproperlyConfigured(
+            f"TRUNKMGR_ROUTING: {path!r} cannot be imported: {error}. Write module.Class, and put the module's folder "
+            "into PYTHONPATH."
+        ) from error
+    if not isinstance(found, type) or not issubclass(found, TrunkRouting):
+        raise ImproperlyConfigured(
+            f"TRUNKMGR_ROUTING: {path!r} is no subclass of trunkmgr.sip.routing.TrunkRouting; derive it from that."
+        )
+    return found

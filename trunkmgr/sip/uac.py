@@ -1,4 +1,4 @@
-"""The seed's functions on accounts, as methods of the routing class: `self.uac_reg_disable("l_uuid", "berlin")`.
+"""The seed's functions on accounts, as methods of the routing class: `self.uac_reg_lookup("$rU", "$ru")`.
 
 They find the account in the picture of this request and never wait: REGISTERs leave through the engine of this process,
 what changes a row is written behind by the database thread.
@@ -6,8 +6,13 @@ what changes a row is written behind by the database thread.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
+from django.conf import settings
+
+from sipengine.events import RegistrationState
+from sipengine.exceptions import LocalProtocolError, ProtocolError
+from sipengine.message import SipUri
 from trunkmgr.models import Change
 from trunkmgr.services import accounts, changes
 from trunkmgr.sip.snapshot import Trunk
@@ -26,6 +31,14 @@ class ReturnCode(int):
         return self > 0
 
 
+WAITING = ReturnCode(-99)
+STATUS = {
+    RegistrationState.REGISTERED: ReturnCode(1), RegistrationState.REFRESHING: ReturnCode(1),
+    RegistrationState.REGISTERING: ReturnCode(-2), RegistrationState.UNREGISTERING: ReturnCode(-2),
+    RegistrationState.DISABLED: ReturnCode(-3),
+}
+"""What `uac_reg_status` returns; any other state waits for its next try."""
+
 OK, FAILED, NOT_FOUND, BAD_ATTRIBUTE = ReturnCode(1), ReturnCode(-1), ReturnCode(-2), ReturnCode(-3)
 
 
@@ -33,6 +46,65 @@ class UacFunctions:
     """Mixin of a routing class; `scope` holds what the request may know."""
 
     scope: dict[str, Any]
+    context: Any
+
+    def lookup(self, table: str = "location") -> ReturnCode:
+        """Send the request to where its Request-URI's user is; -1 when that domain is none of ours.
+
+        There is no registrar yet: every user of a local domain is at the domain's next hop, whatever `table` is.
+        """
+        context = self.context
+        next_hop = self.scope["sip.snapshot"].next_hop(context.rd)
+        if next_hop is None:
+            return FAILED
+        context.du = next_hop
+        return OK
+
+    @overload
+    def uac_reg_lookup(self, uuid: str) -> str: ...
+    @overload
+    def uac_reg_lookup(self, uuid: str, dst: str) -> ReturnCode: ...
+    def uac_reg_lookup(self, uuid: str, dst: str = "") -> ReturnCode | str:
+        """Set `dst` ("$ru") to the local URI of the account that was called; -1 when `uuid` ("$rU") is none.
+
+        Without `dst` the URI is returned, "" for none.  Where `uuid` is the user that was called, an account is found
+        by its `contact_user` and by the `line` of the Request-URI too.
+        """
+        user, line = user_and_line(self.context.ruri)
+        wanted = self._value(uuid).encode()
+        row = self.scope["sip.snapshot"].table.uac_reg_lookup(wanted, line if wanted == user else b"")
+        return self._found("" if row is None else row.contact_uri.decode(), dst)
+
+    @overload
+    def uac_reg_lookup_uri(self, uri: str) -> str: ...
+    @overload
+    def uac_reg_lookup_uri(self, uri: str, dst: str) -> ReturnCode: ...
+    def uac_reg_lookup_uri(self, uri: str, dst: str = "") -> ReturnCode | str:
+        """Set `dst` to the `l_uuid` of the account that `uri` is the local URI of; -1: none, -2: no SIP URI.
+
+        Without `dst` it is returned, "" for none.  `UAC_REG_USE_DOMAIN` says whether the host counts; where several
+        accounts match, none is found.
+        """
+        try:
+            parsed = SipUri.parse(self._value(uri))
+        except ProtocolError:
+            return NOT_FOUND if dst else ""
+        trunk = self._by_local_uri(parsed)
+        return self._found("" if trunk is None else trunk.account.l_uuid, dst)
+
+    def uac_reg_status(self, uuid: str) -> ReturnCode:
+        """1: registered; -2: under way; -3: disabled; -99: waiting; -1: no such account.
+
+        A refresh that is under way leaves the binding standing: 1, where the seed says -2.  For an account that
+        another worker registers, what this one knows is that it waits.
+        """
+        trunk = self.scope["sip.snapshot"].trunks.get(self._value(uuid))
+        if trunk is None:
+            return FAILED
+        if not trunk.account.enabled:
+            return STATUS[RegistrationState.DISABLED]
+        state = self.scope["sip.worker"].endpoint.registrations.snapshot(trunk.account.l_uuid)
+        return WAITING if state is None else STATUS.get(state.state, WAITING)
 
     def uac_reg_enable(self, attr: str, val: str) -> ReturnCode:
         """Switch an account on; it registers at once.  -1: empty argument, -2: not found, -3: unknown attribute."""
@@ -72,6 +144,31 @@ class UacFunctions:
         sent = worker.call(getattr(worker.endpoint.registrations, verb), trunk.account.l_uuid)
         return OK if sent else FAILED
 
+    def _value(self, text: str) -> str:
+        """A pseudo-variable's value; any other text is itself."""
+        if text.startswith("$"):
+            try:
+                value = self.context.pv(text)
+            except LocalProtocolError:
+                return text  # a user that was called may begin with a dollar sign
+            return "" if value is None else str(value)
+        return text
+
+    def _found(self, value: str, dst: str) -> ReturnCode | str:
+        if not dst:
+            return value
+        if not value:
+            return FAILED
+        self.context.set_pv(dst, value)
+        return OK
+
+    def _by_local_uri(self, uri: SipUri) -> Trunk | None:
+        snapshot = self.scope["sip.snapshot"]
+        host = uri.host if settings.TRUNKMGR.reg_use_domain else b""
+        row = snapshot.table.uac_reg_lookup_uri((uri.user or b"").partition(b":")[0], host)
+        found: Trunk | None = None if row is None else snapshot.trunks.get(row.l_uuid)
+        return found
+
     def _find(self, attr: str, val: str) -> Trunk | None:
         """Find an account of the picture that holds for this request; only `l_uuid` is found without a search."""
         trunks = self.scope["sip.snapshot"].trunks
@@ -84,3 +181,12 @@ class UacFunctions:
 
     def _write(self, service: Any, *args: Any) -> ReturnCode:
         return OK if self.scope["sip.worker"].writes.put(service, *args) else FAILED
+
+
+def user_and_line(uri: bytes) -> tuple[bytes, bytes]:
+    """User part and `line` parameter of a Request-URI, empty where it has none."""
+    user, at, rest = uri.partition(b":")[2].partition(b"@")
+    line = b""
+    if rest.lower().find(b";line=") >= 0:  # `in` on bytes raises and catches an exception inside: five times the price
+        line = SipUri.parse(uri).param(b"line") or b""
+    return (user.partition(b":")[0] if at else b""), line

@@ -27,6 +27,8 @@ from sipengine.configuration import Configuration
 from sipengine.endpoint import Endpoint
 from sipengine.events import RegistrationChanged, Target
 from sipengine.exceptions import ResolutionError
+from sipengine.message import Message
+from sipengine.transport.flow import Flow
 from trunkmgr import live, processes
 from trunkmgr.models import Node, Order
 from trunkmgr.services import dialogs, nodes
@@ -92,6 +94,9 @@ class SipWorker(Worker):
         self.server = SipServer(
             self.endpoint, list(env.sip_listen), self._on_events, resolver=Resolver(env.hosts, env.nameservers)
         )
+        self.routing = routing.routing_class()
+        if hasattr(self.routing, "local_route"):
+            self.endpoint.local_route = self._local_route
         self.clock = Clock(self.server.now)
         self.database = DatabaseThread()
         self.bridge = Bridge(self.clock, self._store, live.apublish, self._on_registration)
@@ -229,6 +234,12 @@ class SipWorker(Worker):
     def call(self, verb: Callable[..., Any], *args: Any) -> Any:
         """Run a verb of the engine now; what it leaves goes out with it."""
         return self.server.call(verb, *args, self.server.now())
+
+    def _local_route(self, message: Message, flow: Flow) -> None:
+        """Show the routing class a request of our own; there is no response context to it."""
+        consumer = self.routing()
+        consumer.scope = {"type": "sip.local", "sip.snapshot": self.admission.snapshot, "sip.worker": self}
+        consumer.local_route(message, flow)
 
     @property
     def sockets(self) -> str:
