@@ -20,7 +20,6 @@ from sipengine.uac.send import UacReply, UacRequests
 from trunkmgr.causes import CAUSES, answer
 from trunkmgr.models import Order
 from trunkmgr.sip.clock import Clock
-from trunkmgr.sip.routing import TrunkRouting
 from trunkmgr.sip.snapshot import Snapshot
 from trunkmgr.sip.uac_req import uac_req_of
 
@@ -87,7 +86,7 @@ class ReplyRoute:
 
     def __call__(self, reply: UacReply) -> None:
         worker = self._worker
-        consumer = TrunkRouting()
+        consumer = worker.routing()
         consumer.scope = {"type": "sip.event", "sip.snapshot": worker.admission.snapshot, "sip.worker": worker}
         hook = consumer.event_uac_reply(reply)
         if inspect.iscoroutine(hook):
