@@ -20,7 +20,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.utils import timezone
 
-from trunkmgr.management.commands import uacreg
+from trunkmgr.management import ordering
 from trunkmgr.models import Change, Node, Order, Provider, Registration, UacReg
 from trunkmgr.services import accounts, orders
 
@@ -272,7 +272,7 @@ class TestOrders:
     def test_an_order_that_nobody_takes_ends(
         self, run: Any, worker: Node, monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(uacreg, "ORDER_TIMEOUT", 0.1)
+        monkeypatch.setattr(ordering, "ORDER_TIMEOUT", 0.1)
         assert "has not answered" in run("uacreg", "register", "4711", fails=True)
 
 

@@ -67,6 +67,29 @@ def account(l_uuid: str) -> UacReg:
     return found
 
 
+#: The seed's filters.
+ATTRIBUTES = ("l_uuid", "l_username", "r_username", "auth_username")
+
+
+def find(attr: str, val: str) -> tuple[UacReg, int]:
+    """Return the first account that a filter of the seed matches, and how many more do.
+
+    Raises CommandError with the code and the words that the seed answers with.
+    """
+    if not attr or not val:
+        raise CommandError(f"400 Invalid parameters: give a filter and its value, for example {ATTRIBUTES[0]} berlin.")
+    if attr not in ATTRIBUTES:
+        raise CommandError(f"400 Unsupported filter attribute {attr!r}: write one of {', '.join(ATTRIBUTES)}.")
+    matching = selectors.accounts().filter(**{attr: val}).order_by("l_uuid")
+    found = matching.first()
+    if found is None:
+        known = UacReg.objects.values_list(attr, flat=True)[:20_000]
+        close = get_close_matches(val, known, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise CommandError(f"404 Record not found: no account has the {attr} {val!r}.{hint}")
+    return found, matching.count() - 1
+
+
 def provider(name: str) -> Provider | None:
     """Return the provider of that name, None for an empty one.  Raises CommandError with the cure."""
     if not name:

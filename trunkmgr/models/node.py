@@ -75,6 +75,7 @@ class Order(models.Model):
         UNREGISTER = "unregister"
         DUMP = "dump"
         UAC_REQ_SEND = "uac_req_send"
+        RELOAD = "reload"
 
     node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="orders")
     verb = models.CharField(max_length=16, choices=Verb.choices)

@@ -1,4 +1,4 @@
-"""Orders of operators, run on the engine once each: register, unregister, dump; requests are `requests`' affair."""
+"""Orders of operators, run on the engine once each: register, unregister, dump, reload; `requests` sends requests."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Orders:
     def __init__(
         self, verbs: Any, call: Callable[..., Any], clock: Clock, bridge: Bridge, dump: Callable[[], Result],
         send: Callable[[Order], Awaitable[Result]],
+        reload: Callable[[], Awaitable[int]],
     ) -> None:
         self._registrations = verbs
         self._call = call
@@ -30,6 +31,8 @@ class Orders:
         self._bridge = bridge
         self._dump = dump
         self._send = send
+        self._reload = reload
+        """Compares all rows with the picture now; returns how many accounts differed."""
         self._waiting: dict[str, list[asyncio.Future[RegistrationChanged]]] = {}
 
     def heard(self, event: RegistrationChanged) -> None:
@@ -45,6 +48,9 @@ class Orders:
             return {"ok": True, "message": "", **self._dump()}
         if order.verb == Order.Verb.UAC_REQ_SEND:
             return await self._send(order)
+        if order.verb == Order.Verb.RELOAD:
+            differed = await self._reload()
+            return {"ok": True, "message": f"All accounts are read again, {differed:,} differed."}
         if order.verb not in (Order.Verb.REGISTER, Order.Verb.UNREGISTER):
             return {"ok": False, "message": f"This SIP worker does not know the order {order.verb}; it may be older."}
         left = self._clock.at(order.deadline) - self._clock.now()

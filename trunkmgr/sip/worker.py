@@ -106,6 +106,7 @@ class SipWorker(Worker):
         )
         self.orders = Orders(
             self.endpoint.registrations, self.call, self.clock, self.bridge, self.dump, self.requests.run,
+            self.reload,
         )
         self.endpoint.uac_requests.event_uac_reply = ReplyRoute(self)
         self.change_log = changes.ChangeLog()
@@ -279,10 +280,16 @@ class SipWorker(Worker):
                 if self.clock.now() >= compare_at:
                     compare_at = self.clock.now() + COMPARE
                     await self.database.run(dialogs.forget_expired)
-                    patch = await self.database.run(changes.compare, self.admission.snapshot)
-                    if patch:
-                        log.warning("The tables were changed behind the change log; the difference is taken over.")
-                        self.apply(patch, await self.database.run(store.own, self.node))
+                    await self.reload()
+
+    async def reload(self) -> int:
+        """Compare all rows with the picture and take the difference over; return how many accounts it concerns."""
+        assert self.node is not None
+        patch = await self.database.run(changes.compare, self.admission.snapshot)
+        if patch:
+            log.warning("The tables were changed behind the change log; the difference is taken over.")
+            self.apply(patch, await self.database.run(store.own, self.node))
+        return len(patch.trunks)
 
     def apply(self, patch: changes.Patch, fences: Mapping[str, int]) -> None:
         """Swap the picture, and let the engine follow the accounts that are ours."""

@@ -38,10 +38,13 @@ def run(verb: str, l_uuids: list[str], *events: Any, seconds: float = 1.0) -> tu
     deadline = datetime.now(UTC) + timedelta(seconds=seconds)
     order = Order(verb=verb, payload={"l_uuids": l_uuids}, who="ada", deadline=deadline)
 
+    async def reload() -> int:
+        return 3
+
     async def main() -> dict[str, Any]:
         orders = Orders(
             registrations, lambda verb, *args: verb(*args), Clock(asyncio.get_running_loop().time), bridge,
-            lambda: {"registrations": 2}, send,
+            lambda: {"registrations": 2}, send, reload,
         )
         running = asyncio.create_task(orders.run(order))
         await asyncio.sleep(0.01)
@@ -92,6 +95,10 @@ def test_an_account_that_is_not_here() -> None:
     assert result["ok"] is False
     assert "nobody is not at this worker" in result["message"]
     assert bridge.operators == {}
+
+
+def test_reload_tells_how_many_accounts_differed() -> None:
+    assert run("reload", [])[0] == {"ok": True, "message": "All accounts are read again, 3 differed."}
 
 
 def test_dump_and_unknown_verbs() -> None:

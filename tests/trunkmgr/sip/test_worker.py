@@ -228,6 +228,19 @@ def test_an_order_is_run_once_and_answered(run: Callable[..., None]) -> None:
     assert Order.objects.exclude(finished_time=None).count() == 2
 
 
+def test_reload_finds_what_bypassed_the_log(run: Callable[..., None]) -> None:
+    async def scenario(stand: Stand) -> None:
+        await sync_to_async(stand.account)("alice")
+        await stand.provider.next("REGISTER")
+        await sync_to_async(UacReg.objects.update)(expires=1234)
+        (order,) = await sync_to_async(orders.place)("reload", {})
+        assert "Expires: 1234" in await stand.provider.next("REGISTER", within=0.5)
+        result = await sync_to_async(orders.wait)(order)
+        assert result == {"ok": True, "message": "All accounts are read again, 1 differed."}
+
+    run(scenario)
+
+
 def test_inbound_calls_are_admitted_looked_up_and_made_anonymous(
     run: Callable[..., None], caplog: pytest.LogCaptureFixture,
 ) -> None:

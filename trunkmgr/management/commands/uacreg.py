@@ -15,9 +15,9 @@ from django.utils import timezone
 
 from trunkmgr import selectors
 from trunkmgr.causes import Shown
-from trunkmgr.exceptions import NoWorker
 from trunkmgr.management import trunks
-from trunkmgr.management.output import OperatorCommand, add_yes, clean, operator, since, until
+from trunkmgr.management.ordering import OrderCommand
+from trunkmgr.management.output import add_yes, clean, operator, since, until
 from trunkmgr.management.secret_input import add_secret_options, read_secret
 from trunkmgr.models import Change, Order, UacReg, UacRegOptions
 
@@ -25,14 +25,11 @@ from trunkmgr.models import Change, Order, UacReg, UacRegOptions
 COLUMNS = tuple(
     field for field in UacReg._meta.concrete_fields if field.name not in ("id", "l_uuid", "auth_password", "auth_ha1")
 )
-#: Seconds that an order has: a REGISTER gives up after 32 (RFC 3261 §17.1.2.2), and a challenge comes before it.
-#: At their end the worker says that it is still trying.
-ORDER_TIMEOUT = 40.0
 #: Refused rows of a file that are worth reading before the first are mended.
 SHOWN_REFUSALS = 20
 
 
-class Command(OperatorCommand):
+class Command(OrderCommand):
     help = "Show and change the accounts that register at providers."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -227,30 +224,8 @@ class Command(OperatorCommand):
         self._order(options, Order.Verb.UNREGISTER)
 
     def _order(self, options: dict[str, Any], verb: str) -> None:
-        from trunkmgr.services import orders
-
         # Looked up first, so that a misspelt id is not taken for a missing worker.
-        l_uuids = [trunks.account(l_uuid).l_uuid for l_uuid in options["l_uuids"]]
-        try:
-            placed = orders.place(verb, {"l_uuids": l_uuids}, operator(), ORDER_TIMEOUT)
-        except NoWorker as error:
-            raise CommandError(str(error)) from None
-        refused: list[str] = []
-        for order in placed:
-            result = orders.wait(order, ORDER_TIMEOUT + 1.0, self._dot)
-            text = clean(str(result.get("message") or "Done."))
-            if result["ok"]:
-                self.stdout.write(text)
-            else:
-                refused.append(text)
-        if refused:
-            raise CommandError("\n".join(refused))
-
-    def _dot(self) -> None:
-        """Say on a terminal that the answer is still awaited."""
-        if sys.stderr.isatty():
-            self.stderr.write(".", ending="")
-            self.stderr.flush()
+        self.order(verb, {"l_uuids": [trunks.account(l_uuid).l_uuid for l_uuid in options["l_uuids"]]})
 
     def import_(self, options: dict[str, Any]) -> None:
         from trunkmgr.services import exchange
