@@ -27,12 +27,12 @@ T = TypeVar("T")
 
 #: Parameters of the seed module that trunkmgr has no use for, and what stands in their place.
 REPLACED: dict[str, str] = {
-    "UAC_RESTORE_DLG": "dialogs are always kept by the worker as well as in Record-Route",
+    "UAC_RESTORE_DLG": "originals are always kept both by the worker and, sealed, in Record-Route",
     "UAC_REG_DB_TABLE": "the table is always called uacreg",
     "UAC_REG_KEEP_CALLID": "a refresh always keeps its Call-ID, as with 1 (RFC 3261 §10.2.4)",
     "UAC_REG_GC_INTERVAL": "the account table is swapped as a whole and needs no collection",
     "UAC_REG_HASH_SIZE": "the account table grows by itself",
-    "UAC_EVENT_CALLBACK": "answers reach the caller of send_request",
+    "UAC_EVENT_CALLBACK": "the method event_uac_reply of the routing class is called with each reply",
     "UAC_RELOAD_DELTA": "a changed row takes effect by itself, there is no reload",
 }
 
