@@ -11,12 +11,24 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db.models import Max, Q
 from django.utils import timezone
 
 from trunkmgr import selectors
 from trunkmgr.models import Change, Credential, Domain, Provider, UacReg
-from trunkmgr.sip.snapshot import Pbx, Peers, Scoped, Snapshot, Trunk, credential_of, pbx_of, provider_of, trunk_of
+from trunkmgr.sip.snapshot import (
+    Pbx,
+    Peers,
+    Scoped,
+    Snapshot,
+    Trunk,
+    configured_credentials,
+    credential_of,
+    pbx_of,
+    provider_of,
+    trunk_of,
+)
 
 log = logging.getLogger("trunkmgr.sip")
 
@@ -133,7 +145,7 @@ def read_snapshot() -> Snapshot:
         row = UacReg.objects.get(l_uuid=unreadable[0])
         row.auth_password.reveal()
         row.auth_ha1.reveal()
-    return Snapshot().patched(
+    return Snapshot(configured=configured_credentials(settings.TRUNKMGR.credentials)).patched(
         trunks=trunks,
         domains={row.l_domain.lower(): pbx_of(row) for row in Domain.objects.all()},
         providers={row.pk: provider_of(row) for row in Provider.objects.all()},

@@ -17,6 +17,7 @@ from typing import TypeVar
 from sipengine.uac.account import UacAccount
 from sipengine.uac.digest import Credentials
 from sipengine.uac.lookup import AccountTable
+from trunkmgr.env import StaticCredential
 from trunkmgr.exceptions import UndecryptableSecret
 from trunkmgr.models import Credential, Domain, Provider, UacReg, UacRegOptions
 
@@ -38,21 +39,21 @@ class Trunk:
     anonymous: bool
     """`inbound_identity`: the far side of an inbound call does not learn the caller."""
     provider_id: int | None
+    credentials: tuple[Credentials, ...] = field(init=False, repr=False, compare=False)
+    """The account's own, as it registers with them; none where it has no secret."""
 
-    @property
-    def registrar(self) -> str:
-        """Host that REGISTER goes to, a name or an address."""
-        return host_of(self.account.auth_proxy or self.account.r_domain)
-
-    @property
-    def credentials(self) -> tuple[Credentials, ...]:
-        """The account's own, as it registers with them; none where it has no secret."""
+    def __post_init__(self) -> None:
         account = self.account
         own = Credentials(
             (account.auth_username or account.r_username).encode(), account.auth_password.encode(),
             account.auth_ha1.encode(), account.realm.encode(),
         )
-        return (own,) if own else ()
+        object.__setattr__(self, "credentials", (own,) if own else ())
+
+    @property
+    def registrar(self) -> str:
+        """Host that REGISTER goes to, a name or an address."""
+        return host_of(self.account.auth_proxy or self.account.r_domain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,8 @@ class Snapshot:
     """By l_domain, lower case."""
     providers: Mapping[int, Peers] = field(default_factory=dict)
     credentials: Mapping[int, Scoped] = field(default_factory=dict)
+    configured: tuple[Credentials, ...] = ()
+    """`UAC_CREDENTIAL`, as it was defined."""
     reg_active: bool = True
     """False: registrations are sent on an operator's order only."""
     _by_owner: Mapping[str | int | None, tuple[Credentials, ...]] = field(default_factory=dict, repr=False)
@@ -134,17 +137,18 @@ class Snapshot:
     def credentials_for(self, trunk: Trunk) -> tuple[Credentials, ...]:
         """Whatever may answer a challenge to a call of this account; the first that fits the realm is the one.
 
-        The account's own, its rows, those of its provider, then those of everybody. Among account and provider one
-        that names a realm goes before one that takes any, which would leave it nothing; of equals the youngest.
+        The account's own, its rows, those of its provider, then those of everybody, then `configured`. Among account
+        and provider one that names a realm goes before one that takes any, which would leave it nothing; of equals
+        the youngest, the last defined.
         """
         found, rows = trunk.credentials, self._by_owner
-        if not rows:
+        if not rows and not self.configured:
             return found
         if trunk.provider_id is not None:
             found = (*found, *rows.get(trunk.account.l_uuid, ()), *rows.get(trunk.provider_id, ()))
         else:
             found = (*found, *rows.get(trunk.account.l_uuid, ()))
-        return (*sorted(found, key=_any_realm), *rows.get(None, ()))
+        return (*sorted(found, key=_any_realm), *rows.get(None, ()), *reversed(self.configured))
 
     def provider_peers(self) -> Peers:
         """Who may bring us calls: configured addresses, and the hosts that accounts register at."""
@@ -184,6 +188,13 @@ def trunk_of(row: UacReg) -> Trunk:
     )
     anonymous = options is not None and options.inbound_identity == UacRegOptions.InboundIdentity.ANONYMOUS
     return Trunk(account, anonymous, provider.pk if provider else None)
+
+
+def configured_credentials(static: Iterable[StaticCredential]) -> tuple[Credentials, ...]:
+    """Make the engine's values of `UAC_CREDENTIAL`; uac_auth(1) takes their passwords for HA1."""
+    return tuple(
+        Credentials(entry.username.encode(), entry.password.encode(), realm=entry.realm.encode()) for entry in static
+    )
 
 
 def pbx_of(row: Domain) -> Pbx:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,6 +29,7 @@ from sipengine.events import RegistrationChanged, Target
 from sipengine.exceptions import ResolutionError
 from sipengine.message import Message
 from sipengine.transport.flow import Flow
+from sipengine.uac.digest import Credentials
 from trunkmgr import live, processes
 from trunkmgr.models import Node, Order
 from trunkmgr.services import dialogs, nodes
@@ -43,6 +44,7 @@ from trunkmgr.sip.node_socket import NodeSocket
 from trunkmgr.sip.orders import Orders
 from trunkmgr.sip.outage import Outage
 from trunkmgr.sip.requests import OperatorRequests, ReplyRoute
+from trunkmgr.sip.snapshot import configured_credentials
 
 log = logging.getLogger("trunkmgr.sip")
 
@@ -79,7 +81,7 @@ class SipWorker(Worker):
             Configuration(
                 restore_mode=env.restore_mode, restore_codec=env.restore_codec, restore_passwd=env.restore_passwd,
                 restore_from_avp=env.restore_from_avp, restore_to_avp=env.restore_to_avp,
-                auth_password_avp=env.auth_password_avp,
+                auth_password_avp=env.auth_password_avp, credentials=configured_credentials(env.credentials),
                 rr_from_store_param=env.rr_from_store_param, rr_to_store_param=env.rr_to_store_param,
                 seal_keys=settings.SEAL_KEYS, reg_contact_addr=env.reg_contact_addr,
                 reg_retry_interval=env.reg_retry_interval, reg_random_delay=env.reg_random_delay,
@@ -91,6 +93,7 @@ class SipWorker(Worker):
             admission=self.admission.admits, entropy=os.urandom, local_address=local_address,
             peers=self.admission,
         )
+        self.endpoint.credentials_of = self._credentials_of
         self.server = SipServer(
             self.endpoint, list(env.sip_listen), self._on_events, resolver=Resolver(env.hosts, env.nameservers)
         )
@@ -258,6 +261,11 @@ class SipWorker(Worker):
         if event.target:
             self.admission.registered_at(event.l_uuid, event.target.partition(":")[2].rpartition(":")[0].strip("[]"))
         self.orders.heard(event)
+
+    def _credentials_of(self, l_uuid: str) -> Sequence[Credentials]:
+        picture = self.admission.snapshot
+        trunk = picture.trunks.get(l_uuid)
+        return picture.credentials_for(trunk) if trunk is not None else ()
 
     async def _store(self, batch: Batch) -> None:
         await self.database.run(store.store, self.env.node, batch)

@@ -8,6 +8,7 @@ import pytest
 
 from sipengine.uac.account import UacAccount
 from sipengine.uac.digest import Credentials
+from trunkmgr.env import StaticCredential
 from trunkmgr.models import Domain, Provider, UacReg, UacRegOptions
 from trunkmgr.sip.snapshot import (
     Pbx,
@@ -15,6 +16,7 @@ from trunkmgr.sip.snapshot import (
     Scoped,
     Snapshot,
     Trunk,
+    configured_credentials,
     host_of,
     pbx_of,
     peers_of,
@@ -106,6 +108,15 @@ def test_credentials_of_an_account_its_provider_and_everybody_in_this_order() ->
     ]
     assert order(picture, other) == ["b", "everybody, later", "everybody"], "the remote user where no other is named"
     assert order(picture, trunk("c")) == ["everybody, later", "everybody"], "no secret of its own"
+
+
+def test_what_is_configured_comes_last_and_the_last_of_it_first() -> None:
+    configured = configured_credentials([StaticCredential("first", "r", "p:1"), StaticCredential("last", "r", "x")])
+    assert configured[0] == Credentials(b"first", b"p:1", realm=b"r")
+    picture = Snapshot(configured=configured)
+    assert order(picture, trunk("a", auth_password="x")) == ["a", "last", "first"]
+    picture = picture.patched(credentials={1: scoped("row", "r")})
+    assert order(picture, trunk("a", auth_password="x")) == ["a", "row", "last", "first"]
 
 
 def test_a_realm_of_the_account_goes_along_with_its_own_secret() -> None:

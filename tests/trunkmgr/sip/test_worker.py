@@ -23,6 +23,7 @@ from sipengine.dialog.record import DialogRecord
 from sipengine.dialog.views import Views
 from sipengine.events import CallAnswered, CallStarted, DialogOver, DialogShifted
 from trunkmgr.asgi import application
+from trunkmgr.env import StaticCredential
 from trunkmgr.models import (
     Call,
     Credential,
@@ -187,20 +188,27 @@ def test_a_saved_account_registers_at_once_and_a_deleted_one_leaves(run: Callabl
     assert list(RegistrationEvent.objects.filter(l_uuid="alice").values_list("state", flat=True)[:1]) == ["registered"]
 
 
-def test_a_saved_credential_is_in_the_picture_at_once(run: Callable[..., None]) -> None:
+def test_a_saved_credential_is_in_the_picture_at_once(
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And what the engine asks for challenges within a call is the same."""
+    static = (StaticCredential("static", "r", "x"),)
+    monkeypatch.setattr(settings, "TRUNKMGR", dataclasses.replace(settings.TRUNKMGR, credentials=static))
+
     async def scenario(stand: Stand) -> None:
         await sync_to_async(stand.account)("alice")
         row = Credential(realm="sbc.example", username="second", password="x", account_id="alice")
         await sync_to_async(credentials.save)(row)
 
         def users() -> list[bytes]:
-            picture = stand.worker.admission.snapshot
-            trunk = picture.trunks.get("alice")
-            return [c.username for c in picture.credentials_for(trunk)] if trunk else []
+            return [found.username for found in stand.worker.endpoint.credentials_of("alice")]
 
         async with asyncio.timeout(0.5):
-            while users() != [b"second", b"alice"]:
+            while users() != [b"second", b"alice", b"static"]:
                 await asyncio.sleep(0.01)
+        assert not stand.worker.endpoint.credentials_of("nobody")
+        (configured,) = stand.worker.endpoint.configuration.credentials
+        assert configured.username == b"static"
 
     run(scenario)
 
