@@ -24,8 +24,8 @@ DRAIN = 64
 BUFFER = 4 * 1024 * 1024
 """Asked of the kernel for both directions; without CAP_NET_ADMIN net.core.rmem_max and wmem_max cap it."""
 BUSY, PAUSE = 2000, 0.001
-"""Above so many datagrams a second the socket is read once in `PAUSE` seconds: waking up for each of them costs more than
-serving it, as with the interrupts of a network card.  What comes waits a millisecond or two.
+"""Above so many datagrams a second the socket is read once in `PAUSE` seconds: waking up for each of them costs more
+than serving it, as with the interrupts of a network card.  What comes waits a millisecond or two.
 """
 QUEUE = 2000
 """Datagrams kept while the kernel takes no more; beyond it they are dropped as the network would."""
