@@ -203,7 +203,7 @@ def test_a_fault_while_a_socket_is_busy_does_not_make_it_deaf(
 
             def fault() -> None:
                 flush()
-                if here.endpoint.counters.received > 100 and next(faults, None) is not None:
+                if here.endpoint.counters.received > 200 and next(faults, None) is not None:
                     raise ArithmeticError("somebody's fault")
 
             for opened in here.server._udp:
