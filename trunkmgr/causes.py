@@ -226,13 +226,10 @@ CALL_RESULTS: dict[int, str] = {
 }
 
 
-#: What the engine answers to the PBX where it gave the provider a password in vain.
-CREDENTIALS_REFUSED = (403, "Credentials Refused")
-
-
 def call_result(code: int | None, reason: str, *, outbound: bool) -> str:
     """Say in words how a call ended that nobody answered; one that we have no words for by its answer alone."""
-    if (code, reason) == CREDENTIALS_REFUSED:
+    if code == 403 and "credentials" in reason.lower():
+        # Ours to the PBX, which could do nothing with the provider's challenge (`TrunkRouting.answer_challenge`).
         return "The provider refused the password for this call"
     far = "provider" if outbound else "PBX"
     return CALL_RESULTS.get(code or 0, "").format(far=far) or answer(code, reason) or "Not answered"

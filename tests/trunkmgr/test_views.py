@@ -365,7 +365,7 @@ def cells(page: str) -> list[list[str]]:
 @pytest.mark.parametrize(("direction", "code", "reason", "words"), [
     ("out", 407, "Proxy Authentication Required",
      "The provider asked for a password that we do not have <code class=\"muted\">407 Proxy Authentication"),
-    ("out", 403, "Credentials Refused", "The provider refused the password for this call"),
+    ("out", 403, "Provider refused the credentials", "The provider refused the password for this call <code"),
     ("out", 403, "Forbidden", "The provider refused the call <code"),
     ("out", 503, "Service Unavailable", "The provider is overloaded or not reachable"),
     ("in", 486, "Busy Here", "Busy <code class=\"muted\">486 Busy Here</code>"),
