@@ -46,6 +46,12 @@ class Views(NamedTuple):
         return _FIELDS[self.hidden]
 
 
+def _common(one: bytes, other: bytes) -> int:
+    """How many bytes both begin with, at most 255."""
+    most = min(len(one), len(other), 255)
+    return next((i for i in range(most) if one[i] != other[i]), most)
+
+
 def pack(views: Views, key: bytes, l_uuid: bytes = b"", shift: int = 0) -> bytes | None:
     """Bytes to seal; None when a value is too long.
 
@@ -60,8 +66,9 @@ def pack(views: Views, key: bytes, l_uuid: bytes = b"", shift: int = 0) -> bytes
         values.append(views.from_caller)
         if views.from_callee == ANONYMOUS:
             flags |= _ANONYMOUS
-        else:
-            values.append(views.from_callee)
+        else:  # mostly the same display name with another URI
+            same = _common(views.from_caller, views.from_callee)
+            values.append(bytes((same,)) + views.from_callee[same:])
     if views.to_callee:
         flags |= _TO
         values += (views.to_caller, views.to_callee)
@@ -75,7 +82,7 @@ def pack(views: Views, key: bytes, l_uuid: bytes = b"", shift: int = 0) -> bytes
         values.append(l_uuid)
     if shift:
         flags |= _SHIFT
-        values.append(shift.to_bytes(4, "big"))
+        values.append(shift.to_bytes((shift.bit_length() + 7) // 8, "big"))
     for value in values:
         if len(value) > 255:
             return None
@@ -99,7 +106,11 @@ def unpack(data: bytes) -> tuple[Views, bytes, bytes, int]:
     from_caller = from_callee = to_caller = to_callee = b""
     if flags & _FROM:
         from_caller = values.pop(0)
-        from_callee = ANONYMOUS if flags & _ANONYMOUS else values.pop(0)
+        if flags & _ANONYMOUS:
+            from_callee = ANONYMOUS
+        else:
+            rest = values.pop(0)
+            from_callee = from_caller[: rest[0]] + rest[1:]
     if flags & _TO:
         to_caller, to_callee = values.pop(0), values.pop(0)
     l_uuid = values.pop(0) if flags & _TRUNK else b""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sipengine.dialog.record import DialogRecord
 from sipengine.dialog.views import HIDEABLE_BITS, Views
+from sipengine.events import Target
 from sipengine.exceptions import InvalidState, ParseError, Reject, RemoteProtocolError
 from sipengine.message.build import response
 from sipengine.message.fields import CACHE_LIMIT, CANONICAL, CONTACT, FROM, TO
@@ -55,11 +56,11 @@ class Marks:
 
 class ResponseContext(Variables):
     __slots__ = (
-        "_call_id", "_du", "_from_end", "_key", "_ruri", "_store", "_uac_req", "appended", "auth", "branches",
-        "breadth", "breadth_share", "cancelled", "contact_hidden", "core", "credentials", "dialog_views", "direction",
-        "failure_hook", "flow", "from_line", "from_tag", "hidden", "loop", "marks", "message", "method", "names",
-        "new_from", "new_to", "on_branch", "on_failure", "on_reply", "pristine", "record", "record_routed", "reply",
-        "response", "restore_from", "restore_to", "route", "routing", "server", "status", "step", "stepping",
+        "_call_id", "_du", "_from_end", "_key", "_ruri", "_store", "_uac_req", "affinity", "appended", "auth",
+        "branches", "breadth", "breadth_share", "cancelled", "contact_hidden", "core", "credentials", "dialog_views",
+        "direction", "failure_hook", "flow", "from_line", "from_tag", "hidden", "loop", "marks", "message", "method",
+        "names", "new_from", "new_to", "on_branch", "on_failure", "on_reply", "pristine", "record", "record_routed",
+        "reply", "response", "restore_from", "restore_to", "route", "routing", "server", "status", "step", "stepping",
         "timer_c", "to_line", "verdict",
     )  # fmt: skip
 
@@ -124,6 +125,8 @@ class ResponseContext(Variables):
         self.on_failure = ""
         self.credentials: Sequence[Credentials] = ()
         """What `uac_auth` may answer challenges with, the first that fit; set by the routing with the target."""
+        self.affinity: Target | None = None
+        """The server among those of the next hop that is asked first: the one that holds the account's binding."""
         self.breadth = 0
         """Max-Breadth of the request once it matters, and what each branch gets of it (RFC 5393 §5.3)."""
         self.breadth_share = 0

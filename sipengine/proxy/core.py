@@ -8,14 +8,23 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from sipengine.configuration import Configuration
 from sipengine.counters import Counters
 from sipengine.dialog.record import DialogRecord, DialogTable
 from sipengine.dialog.seal import Sealer
 from sipengine.dialog.views import Views
-from sipengine.events import CallStarted, Event
-from sipengine.exceptions import BadExtension, LocalProtocolError, LoopDetected, ParseError, ProtocolError, TooManyHops
+from sipengine.events import CallStarted, Event, Target
+from sipengine.exceptions import (
+    BadExtension,
+    LocalProtocolError,
+    LoopDetected,
+    ParseError,
+    ProtocolError,
+    ResolutionError,
+    TooManyHops,
+)
 from sipengine.identifiers import Identifiers
 from sipengine.message.build import COPIED
 from sipengine.message.build import response as build_response
@@ -452,6 +461,10 @@ class ProxyCore:
             context.branches += branches
             for branch in branches:
                 self.locator.locate(branch.next_hop, branch.located, now)
+        elif context.affinity is not None:
+            branch = Branch(context, *targets[0])
+            context.branches.append(branch)
+            self.locator.locate(branch.next_hop, partial(_located_first, branch, context.affinity), now)
         else:
             self._add_branch(context, *targets[0], now)
 
@@ -530,6 +543,11 @@ class ProxyCore:
             self.dialogs.expired = []
             for record in expired:
                 self.within.end(record, 408, "No BYE", now)
+
+
+def _located_first(branch: Branch, first: Target, found: list[Target] | ResolutionError, now: float) -> None:
+    others = [] if isinstance(found, ResolutionError) else [target for target in found if target != first]
+    branch.located([first, *others], now)
 
 
 def _no_resume(verb: Callable[[float], None]) -> None:

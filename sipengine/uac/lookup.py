@@ -79,6 +79,10 @@ class AccountTable:
             return row
         return _only(self._by_contact_user.get(user, ()))
 
+    def of_username(self, user: bytes) -> tuple[AccountRow, ...]:
+        """All accounts of a local user, whatever their domain."""
+        return self._by_username.get(unescape_user(user), ())
+
     def uac_reg_lookup_uri(self, user: bytes, host: bytes = b"") -> AccountRow | None:
         """Find the account of a local user, with `host` also by its `l_domain`; None when several have that user."""
         rows = self._by_username.get(unescape_user(user), ())

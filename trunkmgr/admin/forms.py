@@ -13,7 +13,7 @@ from unfold.widgets import (
     UnfoldBooleanWidget,
 )
 
-from trunkmgr.models import Credential, Provider, UacReg, UacRegOptions
+from trunkmgr.models import Credential, Provider, UacReg, UacRegOptions, validators
 from trunkmgr.models.credential import Secret
 from trunkmgr.models.uacreg import FLAG_DISABLED
 from trunkmgr.services import accounts
@@ -71,6 +71,10 @@ class UacRegForm(SecretsForm):
         choices=UacRegOptions.InboundIdentity.choices, widget=UnfoldAdminSelectWidget,
         initial=UacRegOptions.InboundIdentity.KEEP, help_text="What the PBX sees of the caller of an inbound call.",
     )
+    outbound_proxy = forms.CharField(
+        required=False, max_length=255, widget=UnfoldAdminTextInputWidget, label="Outbound proxy for calls",
+        help_text=UacRegOptions._meta.get_field("outbound_proxy").help_text, validators=[validators.sip_uri],
+    )
     note = forms.CharField(required=False, max_length=200, widget=UnfoldAdminTextInputWidget)
     auth_password = _secret_field("Password", "")
     clear_password = _removal_field("password")
@@ -105,7 +109,7 @@ class UacRegForm(SecretsForm):
             options = self.instance.get_options()
             self.initial.update({
                 "enabled": self.instance.enabled, "provider": options.provider_id, "note": options.note,
-                "inbound_identity": options.inbound_identity,
+                "inbound_identity": options.inbound_identity, "outbound_proxy": options.outbound_proxy,
             })
 
     def clean(self) -> dict[str, Any]:
@@ -128,7 +132,7 @@ class UacRegForm(SecretsForm):
     def options(self) -> UacRegOptions:
         """Return our columns as the form has them."""
         options = self.instance.get_options() if self.instance.pk else UacRegOptions()
-        for name in ("provider", "inbound_identity", "note"):
+        for name in ("provider", "inbound_identity", "outbound_proxy", "note"):
             setattr(options, name, self.cleaned_data[name])
         return options
 

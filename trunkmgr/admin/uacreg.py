@@ -60,7 +60,7 @@ class UacRegAdmin(ServiceAdmin):
     actions = ("enable", "disable", "register_now", "unregister")
     fieldsets = (
         (None, {"fields": ("enabled", "provider", ("r_username", "r_domain"), ("auth_password", "clear_password"))}),
-        ("Inbound calls", {"fields": (("l_username", "l_domain"), "inbound_identity")}),
+        ("Calls", {"fields": (("l_username", "l_domain"), "inbound_identity", "outbound_proxy")}),
         ("Authentication", {
             "classes": ("collapse",), "fields": ("auth_username", "realm", ("auth_ha1", "clear_ha1")),
         }),

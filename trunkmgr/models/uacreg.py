@@ -126,6 +126,10 @@ class UacRegOptions(models.Model):
         max_length=16, choices=InboundIdentity.choices, default=InboundIdentity.KEEP,
         help_text="What the PBX sees of the caller of an inbound call.",
     )
+    outbound_proxy = models.CharField(
+        max_length=255, default="", blank=True, validators=[validators.sip_uri],
+        help_text="sip: URI that calls to the provider go to; empty sends them to the server that took the REGISTER.",
+    )
     note = models.CharField(max_length=200, default="", blank=True, validators=[validators.plain_text])
 
     class Meta:

@@ -130,6 +130,7 @@ def _own_values(options: UacRegOptions) -> dict[str, str]:
     return {
         "provider": options.provider.name if options.provider else "",
         "inbound_identity": str(options.inbound_identity),
+        "outbound_proxy": options.outbound_proxy,
         "note": options.note,
     }
 
@@ -177,8 +178,8 @@ def _plan_row(row: FileRow, stored: UacReg | None, providers: dict[str, Provider
                 options.provider = _provider(text, providers)
             elif column == "inbound_identity":
                 options.inbound_identity = _identity(text)
-            elif column == "note":
-                options.note = text
+            elif column in ("note", "outbound_proxy"):
+                setattr(options, column, text)
             else:
                 setattr(account, column, _number(column, text) if column in NUMBER_COLUMNS else text)
         except ValueError as error:

@@ -32,6 +32,7 @@ class Admission(PeerBook):
         self._resolved: dict[str, dict[str, frozenset[str]]] = {}
         self._registrars: dict[str, str] = {}
         self._kinds: dict[str, int] = {}
+        self._serving: dict[tuple[str, str], bool] = {}
         self._by_address: dict[str, int] | None = None
         self._udp_only: Peers | None = None
 
@@ -75,6 +76,21 @@ class Admission(PeerBook):
                 self._kinds.clear()
             self._kinds[address] = kind
         return kind
+
+    def serves(self, l_domain: str, address: str) -> bool:
+        """Say whether an address is the PBX of a local domain."""
+        key = l_domain, address
+        serving = self._serving.get(key)
+        if serving is None:
+            pbx = self.snapshot.domains.get(l_domain.lower())
+            serving = pbx is not None and self._holds(pbx.peers, address)
+            if len(self._serving) >= CACHE_LIMIT:
+                self._serving.clear()
+            self._serving[key] = serving
+        return serving
+
+    def may_challenge(self, host: str) -> bool:
+        return bool(self.kind(host) & PROVIDER)
 
     def udp_only(self, host: str) -> bool:
         if self._udp_only is None:
@@ -123,6 +139,7 @@ class Admission(PeerBook):
 
     def _forget(self) -> None:
         self._kinds.clear()
+        self._serving.clear()
         self._by_address = None
         self._udp_only = None
 

@@ -1,7 +1,7 @@
-"""Where requests go: a provider's calls to the PBX of the account that was called, everything else nowhere.
+"""Where requests go: a provider's calls to the PBX of the account that was called, a PBX's calls to the provider of the
+account that calls.
 
-The five hooks run by the engine's rules (RFC 3261 §16); names are Kamailio's.  No outbound calls yet, and no table is
-read here.
+The five hooks run by the engine's rules (RFC 3261 §16); names are Kamailio's.  No table is read here.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from sipengine.exceptions import Reject
+from sipengine.message.values import first_value, uri_of
 from trunkmgr.sip.consumers import SipConsumer
-from trunkmgr.sip.middleware import PROVIDER
+from trunkmgr.sip.middleware import PBX, PROVIDER
+from trunkmgr.sip.snapshot import Trunk, host_of
 from trunkmgr.sip.uac import UacFunctions, user_and_line
 
 log = logging.getLogger("trunkmgr.sip")
@@ -29,6 +31,11 @@ IDENTITY_HEADERS = (
     b"P-Asserted-Identity", b"P-Preferred-Identity", b"Remote-Party-ID", b"Diversion", b"History-Info", b"Reply-To",
     b"Identity",  # RFC 8224: its token holds the caller's number, and the new From voids its signature anyway
 )
+
+PREFERRED_IDENTITY = b"P-Preferred-Identity"
+
+#: What a PBX may begin at a provider; requests within a call follow their call.
+CALLS_OUT = frozenset({b"INVITE", b"MESSAGE", b"SUBSCRIBE", b"REFER"})
 
 ALLOW = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, REFER, NOTIFY, SUBSCRIBE, MESSAGE"
 
@@ -62,10 +69,17 @@ class TrunkRouting(UacFunctions, SipConsumer):
             self.within_dialog(context)
         elif context.method == b"OPTIONS":
             context.sl_send_reply(200, "OK")
-        elif self.scope["sip.peer"] & PROVIDER:
+        elif self.is_inbound(context):
             self.from_provider(context)
         else:
-            raise Reject(403, "Outbound calls are not offered")
+            self.from_pbx(context)
+
+    def is_inbound(self, context: Any) -> bool:
+        """Whether a provider sent this; an address that is a PBX too calls in where it names an account."""
+        peer = self.scope["sip.peer"]
+        if not peer & PBX or not peer & PROVIDER:
+            return bool(peer & PROVIDER)
+        return self.scope["sip.snapshot"].table.uac_reg_lookup(*user_and_line(context.ruri)) is not None
 
     def within_dialog(self, context: Any) -> None:
         """Relay along the route set; comes here in restore_mode manual only, elsewhere the engine does this itself."""
@@ -103,6 +117,95 @@ class TrunkRouting(UacFunctions, SipConsumer):
             context.record_route()
             context.mark_call(account.l_uuid, "in", caller, f"{account.l_username}@{account.l_domain}", anonymous)
         context.t_relay()
+
+
+    def from_pbx(self, context: Any) -> None:
+        """Send a call of a PBX out by the account that its From names."""
+        if context.method not in CALLS_OUT:
+            raise Reject(405, "Method Not Allowed", [("Allow", ALLOW)])
+        trunk = self.calling_trunk(context)
+        dialled = dialled_user(context.ruri)
+        if not dialled:
+            raise Reject(484, "No number dialled")
+        caller = context.from_uri
+        context.ruri = b"sip:%b@%b" % (dialled, trunk.account.r_domain.encode())
+        context.credentials = self.scope["sip.snapshot"].credentials_for(trunk)
+        self.way_out(context, trunk)
+        if caller.endswith("@anonymous.invalid"):  # RFC 3323 §4.1.1.3: it shall stay so; the provider needs the account
+            context.remove_hf(PREFERRED_IDENTITY)
+            context.append_hf(b"P-Preferred-Identity: <%b>" % trunk.aor)
+        else:
+            context.uac_replace_from(trunk.aor)
+        if context.method != b"MESSAGE":
+            context.record_route()
+        context.mark_call(trunk.account.l_uuid, "out", caller, dialled.decode(errors="replace"), False)
+        context.t_on_failure("answer_challenge")
+        context.t_relay()
+
+    def calling_trunk(self, context: Any) -> Trunk:
+        """Find the account that a PBX calls by: its `l_uuid` or `l_username` is the user of From, else of
+        P-Preferred-Identity.
+
+        A PBX has the accounts of its own local domains and no others: somebody else pays for those.
+        """
+        snapshot, source = self.scope["sip.snapshot"], context.source[0]
+        admission = self.scope["sip.worker"].admission
+        for uri in (context.from_uri, *map(uri_of, context.request.get_list(PREFERRED_IDENTITY))):
+            uri = uri if isinstance(uri, bytes) else uri.encode()
+            trunk = snapshot.calling_trunk(
+                user_and_line(uri)[0], host_of(uri.decode(errors="replace")),
+                lambda l_domain: admission.serves(l_domain, source),
+            )
+            if trunk is not None:
+                break
+        else:
+            refusals.note(
+                "unknown_caller",
+                f"A call from {source} is answered 403: the user of its From names no account of a local domain "
+                "whose PBX has this address. See the account's local user and Domains.",
+            )
+            raise Reject(403, "From names no account of this PBX")
+        if not trunk.account.enabled:
+            raise Reject(403, "Account is disabled")
+        return trunk
+
+    def way_out(self, context: Any, trunk: Trunk) -> None:
+        """Set the next hop: the account's outbound proxy, else the provider's Service-Route, else the server that took
+        the REGISTER and, should it fail, the others of its name.
+        """
+        registrations = self.scope["sip.worker"].endpoint.registrations
+        service_route = registrations.service_route(trunk.account.l_uuid)
+        if service_route:
+            context.append_hf(b"Route: " + service_route)
+        if trunk.outbound_proxy:
+            context.du = trunk.outbound_proxy
+        elif service_route:
+            context.du = uri_of(first_value(service_route))
+        else:
+            context.du = trunk.registrar_uri
+            context.affinity = registrations.target(trunk.account.l_uuid)
+
+    def answer_challenge(self, context: Any) -> None:
+        """Answer for the PBX, a failure_route: it has no credentials of the provider's, so it sees no challenge."""
+        if context.status not in (401, 407):
+            return
+        if context.uac_auth():
+            context.t_relay()
+            return
+        refusals.note(
+            "challenge",
+            f"A call is answered 403: {context.source[0]} called by an account whose provider refused its credentials, "
+            "asked for another realm, or asked from an address that is not the provider's.",
+        )
+        context.sl_send_reply(403, "Provider refused the credentials")
+
+
+def dialled_user(uri: bytes) -> bytes:
+    """The number or name that a Request-URI calls, empty where it has none."""
+    scheme, _, rest = uri.partition(b":")
+    if scheme.lower() == b"tel":
+        return rest.partition(b";")[0]
+    return user_and_line(uri)[0]
 
 
 def routing_class() -> type[TrunkRouting]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TypeVar
 
 from sipengine.uac.account import UacAccount
 from sipengine.uac.digest import Credentials
-from sipengine.uac.lookup import AccountTable
+from sipengine.uac.lookup import AccountTable, escape_user
 from trunkmgr.env import StaticCredential
 from trunkmgr.exceptions import UndecryptableSecret
 from trunkmgr.models import Credential, Domain, Provider, UacReg, UacRegOptions
@@ -39,6 +39,8 @@ class Trunk:
     anonymous: bool
     """`inbound_identity`: the far side of an inbound call does not learn the caller."""
     provider_id: int | None
+    outbound_proxy: str = ""
+    """Where its calls go, before anything else."""
     credentials: tuple[Credentials, ...] = field(init=False, repr=False, compare=False)
     """The account's own, as it registers with them; none where it has no secret."""
 
@@ -54,6 +56,21 @@ class Trunk:
     def registrar(self) -> str:
         """Host that REGISTER goes to, a name or an address."""
         return host_of(self.account.auth_proxy or self.account.r_domain)
+
+    @property
+    def registrar_uri(self) -> str:
+        """Where REGISTER goes."""
+        return self.account.auth_proxy.strip("<> ") or f"sip:{self.account.r_domain}"
+
+    @property
+    def aor(self) -> bytes:
+        """Who the account is at its provider."""
+        return b"sip:%b@%b" % (escape_user(self.account.r_username), self.account.r_domain.encode())
+
+    @property
+    def hosts(self) -> set[str]:
+        """Hosts of its provider that the account names."""
+        return {self.registrar, host_of(self.outbound_proxy)} if self.outbound_proxy else {self.registrar}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +151,18 @@ class Snapshot:
         pbx = self.domains.get(l_domain.lower())
         return pbx.next_hop if pbx else None
 
+    def calling_trunk(self, user: bytes, host: str, serves: Callable[[str], bool]) -> Trunk | None:
+        """Find the account that a PBX means by a URI: by `l_uuid`, else by `l_username`, where several have it with
+        `l_domain`; `serves` says which local domains are this PBX's.
+        """
+        row = self.table.get(user.decode(errors="replace"))
+        if row is not None and serves(row.account.l_domain):
+            return self.trunks[row.l_uuid]
+        rows = [row for row in self.table.of_username(user) if serves(row.account.l_domain)]
+        if len(rows) > 1:
+            rows = [row for row in rows if row.account.l_domain.lower() == host]
+        return self.trunks[rows[0].l_uuid] if len(rows) == 1 else None
+
     def credentials_for(self, trunk: Trunk) -> tuple[Credentials, ...]:
         """Whatever may answer a challenge to a call of this account; the first that fits the realm is the one.
 
@@ -151,14 +180,14 @@ class Snapshot:
         return (*sorted(found, key=_any_realm), *rows.get(None, ()), *reversed(self.configured))
 
     def provider_peers(self) -> Peers:
-        """Who may bring us calls: configured addresses, and the hosts that accounts register at."""
-        hosts = {trunk.registrar for trunk in self.trunks.values()}
+        """Who may bring us calls: configured addresses, and the hosts that accounts register and call at."""
+        hosts = {host for trunk in self.trunks.values() for host in trunk.hosts}
         return _union(self.providers.values(), hosts)
 
     def udp_only_peers(self) -> Peers:
         """Who gets long requests over UDP: providers that say so, and the hosts their accounts register at."""
         rules = {pk for pk, peers in self.providers.items() if peers.udp_only}
-        hosts = {trunk.registrar for trunk in self.trunks.values() if trunk.provider_id in rules}
+        hosts = {host for trunk in self.trunks.values() if trunk.provider_id in rules for host in trunk.hosts}
         return _union((self.providers[pk] for pk in rules), hosts)
 
     def pbx_peers(self) -> Peers:
@@ -187,7 +216,7 @@ def trunk_of(row: UacReg) -> Trunk:
         problem=problem,
     )
     anonymous = options is not None and options.inbound_identity == UacRegOptions.InboundIdentity.ANONYMOUS
-    return Trunk(account, anonymous, provider.pk if provider else None)
+    return Trunk(account, anonymous, provider.pk if provider else None, options.outbound_proxy if options else "")
 
 
 def configured_credentials(static: Iterable[StaticCredential]) -> tuple[Credentials, ...]:

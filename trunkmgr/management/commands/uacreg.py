@@ -132,7 +132,10 @@ class Command(OrderCommand):
         values: dict[str, Any] = {"l_uuid": account.l_uuid}
         values |= {field.name: getattr(account, field.name) for field in COLUMNS}
         values |= {"password": _set(account.auth_password), "ha1": _set(account.auth_ha1), "enabled": account.enabled}
-        values |= {"provider": trunk.provider, "inbound_identity": str(own.inbound_identity), "note": own.note}
+        values |= {
+            "provider": trunk.provider, "inbound_identity": str(own.inbound_identity),
+            "outbound_proxy": own.outbound_proxy, "note": own.note,
+        }
         if options["json"]:
             self.json(values | {"registration": trunk.summary() | {
                 "contact": live.contact, "target": live.target, "granted": live.granted, "round_trip": live.round_trip,
@@ -175,7 +178,9 @@ class Command(OrderCommand):
         values = {field.name: options[field.name] for field in COLUMNS if options[field.name] is not None}
         values |= read_secret(options, needed=not account.pk)
         own = account.get_options()
-        own_values = {name: options[name] for name in ("inbound_identity", "note") if options[name] is not None}
+        own_values = {
+            name: options[name] for name in ("inbound_identity", "outbound_proxy", "note") if options[name] is not None
+        }
         if options["provider"] is not None:
             own_values["provider"] = trunks.provider(options["provider"])
         for row, changes in ((account, values), (own, own_values)):
@@ -291,6 +296,7 @@ def _add_columns(parser: CommandParser) -> None:
         "--inbound-identity", choices=UacRegOptions.InboundIdentity.values,
         help=_help(UacRegOptions, "inbound_identity"),
     )
+    own.add_argument("--outbound-proxy", metavar="URI", help=_help(UacRegOptions, "outbound_proxy"))
     own.add_argument("--note", metavar="TEXT", help="a remark of yours")
     add_secret_options(parser)
 
