@@ -271,7 +271,7 @@ def test_inbound_calls_are_admitted_looked_up_and_made_anonymous(
         assert (await stand.provider.next("SIP/2.0 4")).startswith("SIP/2.0 480")
         assert "the local domain elsewhere.example has no next hop" in caplog.text
         stand.pbx.transport.sendto(invite("alice", stand.pbx.port, PBX), stand.address)
-        assert "403 Outbound calls are not offered" in await stand.pbx.next("SIP/2.0 4")
+        assert "403 From names no account of this PBX" in await stand.pbx.next("SIP/2.0 4")
         stand.stranger.transport.sendto(invite("alice", stand.stranger.port, STRANGER), stand.address)
         await asyncio.sleep(0.2)
         assert stand.stranger.messages.empty()
