@@ -213,6 +213,11 @@ UNFOLD = {
                         "title": "Registration events", "icon": "history",
                         "link": reverse_lazy("admin:trunkmgr_registrationevent_changelist"),
                     },
+                    {
+                        "title": "SIP requests", "icon": "send",
+                        "link": reverse_lazy("admin:trunkmgr_siprequest_changelist"),
+                        "permission": lambda request: request.user.has_perm("trunkmgr.view_siprequest"),
+                    },
                     {"title": "Nodes", "icon": "memory", "link": reverse_lazy("admin:trunkmgr_node_changelist")},
                 ],
             },

@@ -22,7 +22,7 @@ from trunkmgr.services import accounts
 FILLED_IN = ("l_uuid", "l_username", "l_domain", "r_domain", "auth_username")
 
 
-def _secret_field(label: str, help_text: str) -> forms.CharField:
+def secret_field(label: str, help_text: str) -> forms.CharField:
     # `new-password` keeps browsers from filling in the operator's own.
     widget = UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}, render_value=False)
     return forms.CharField(label=label, required=False, strip=False, widget=widget, help_text=help_text, max_length=128)
@@ -76,9 +76,9 @@ class UacRegForm(SecretsForm):
         help_text=UacRegOptions._meta.get_field("outbound_proxy").help_text, validators=[validators.sip_uri],
     )
     note = forms.CharField(required=False, max_length=200, widget=UnfoldAdminTextInputWidget)
-    auth_password = _secret_field("Password", "")
+    auth_password = secret_field("Password", "")
     clear_password = _removal_field("password")
-    auth_ha1 = _secret_field("HA1", "")
+    auth_ha1 = secret_field("HA1", "")
     clear_ha1 = _removal_field("HA1")
     secrets = {
         "auth_password": ("clear_password", ""),
@@ -140,9 +140,9 @@ class UacRegForm(SecretsForm):
 class CredentialForm(SecretsForm):
     """A credential; password or HA1, not both."""
 
-    password = _secret_field("Password", "")
+    password = secret_field("Password", "")
     clear_password = _removal_field("password")
-    ha1 = _secret_field("HA1", "")
+    ha1 = secret_field("HA1", "")
     clear_ha1 = _removal_field("HA1")
     secrets = {
         "password": ("clear_password", ""),

@@ -3,7 +3,7 @@
 from trunkmgr.models.api_token import ApiToken
 from trunkmgr.models.call import Call, Dialog
 from trunkmgr.models.credential import Credential
-from trunkmgr.models.node import Change, Node, Order, Parameter
+from trunkmgr.models.node import Change, Node, Order, Parameter, SipRequest
 from trunkmgr.models.provider import Provider
 from trunkmgr.models.registration import Registration, RegistrationEvent
 from trunkmgr.models.routing import Domain
@@ -22,6 +22,7 @@ __all__ = [
     "Provider",
     "Registration",
     "RegistrationEvent",
+    "SipRequest",
     "UacReg",
     "UacRegOptions",
 ]

@@ -91,7 +91,18 @@ class Order(models.Model):
     class Meta:
         ordering = ["-pk"]
         indexes = [models.Index(fields=["node", "claimed_time"])]
-        permissions = [("uac_req_send", "Can send SIP requests")]
 
     def __str__(self) -> str:
         return f"{self.verb} for {self.node_id}"
+
+
+class SipRequest(Order):
+    """An order of the verb `uac_req_send`: what the permissions to send a request and to see them are of."""
+
+    class Meta:
+        proxy = True
+        verbose_name = "SIP request"
+
+    def __str__(self) -> str:
+        keys = self.payload.get("keys", {})
+        return f"{keys.get('method', '')} {keys.get('ruri', '')}"

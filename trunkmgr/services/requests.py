@@ -16,16 +16,12 @@ from trunkmgr.sip import uac_req
 TIMEOUT, MOST = 10.0, 120.0
 
 
-def send(
-    keys: Mapping[str, Any], who: str, *, account: str = "", credential: int | None = None, apasswd: str = "",
+def check(
+    keys: Mapping[str, Any], *, account: str = "", credential: int | None = None, apasswd: str = "",
     timeout: float = TIMEOUT,
-) -> Order:
-    """Order `uac_req_send` with the keys of `$uac_req`; raise ValidationError by key, or NoWorker.
-
-    Challenges are answered with the secret of the account (an l_uuid; it goes to the account's proxy) or the credential
-    (its id), or with `auser` and `apasswd`, which lies sealed in the order until the worker has it.
-    """
-    keys = {key: value for key, value in keys.items() if value not in (None, "", 0)}
+) -> dict[str, Any]:
+    """Return the payload of the order; raise ValidationError by key for what cannot be sent."""
+    keys = {"method": "OPTIONS", **{key: value for key, value in keys.items() if value not in (None, "", 0)}}
     problems: dict[str, str] = {}
     if account and not UacReg.objects.filter(l_uuid=account).exists():
         problems["account"] = f"No account has the l_uuid {account}."
@@ -41,9 +37,20 @@ def send(
         problems["timeout"] = f"Enter seconds from 1 to {MOST:g}."
     if problems:
         raise ValidationError(problems)
-    keys = {"method": "OPTIONS", **keys}
     uac_req.check(keys, apasswd, account, credential)
-    payload = {"keys": keys, "l_uuid": account, "credential": credential}
+    return {"keys": keys, "l_uuid": account, "credential": credential}
+
+
+def send(
+    keys: Mapping[str, Any], who: str, *, account: str = "", credential: int | None = None, apasswd: str = "",
+    timeout: float = TIMEOUT,
+) -> Order:
+    """Order `uac_req_send` with the keys of `$uac_req`; raise ValidationError by key, or NoWorker.
+
+    Challenges are answered with the secret of the account (an l_uuid; it goes to the account's proxy) or the credential
+    (its id), or with `auser` and `apasswd`, which lies sealed in the order until the worker has it.
+    """
+    payload = check(keys, account=account, credential=credential, apasswd=apasswd, timeout=timeout)
     return orders.place_one(
         Order.Verb.UAC_REQ_SEND, payload, who, timeout, l_uuid=account, secret=Secret(apasswd),
     )
