@@ -237,6 +237,12 @@ def credentials(text: str) -> tuple[StaticCredential, ...]:
     return tuple(entries)
 
 
+def a_minute(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 60_000:
+        raise ValueError("write a number from 1 to 60000")
+    return int(text)
+
+
 def log_level(text: str) -> str:
     if text.upper() not in logging.getLevelNamesMapping():
         raise ValueError("write DEBUG, INFO, WARNING or ERROR")
@@ -295,6 +301,9 @@ class Env:
     allowed_hosts: tuple[str, ...] = variable(
         "TRUNKMGR_ALLOWED_HOSTS", words, "localhost,127.0.0.1,[::1]",
         "Host names that the web server answers to, separated by commas.",
+    )
+    api_rate: int = variable(
+        "TRUNKMGR_API_RATE", a_minute, "60", "Requests a minute that one token or user may send to the HTTP API.",
     )
     log_level: str = variable("TRUNKMGR_LOG_LEVEL", log_level, "INFO", "DEBUG, INFO, WARNING or ERROR.")
     database_url: str = variable(

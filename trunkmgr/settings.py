@@ -226,6 +226,11 @@ UNFOLD = {
                 "items": [
                     {"title": "Users", "icon": "person", "link": reverse_lazy("admin:auth_user_changelist")},
                     {
+                        "title": "API tokens", "icon": "vpn_key",
+                        "link": reverse_lazy("admin:trunkmgr_apitoken_changelist"),
+                        "permission": lambda request: request.user.has_perm("trunkmgr.view_apitoken"),
+                    },
+                    {
                         "title": "Periodic tasks", "icon": "schedule",
                         "link": reverse_lazy("admin:django_celery_beat_periodictask_changelist"),
                     },

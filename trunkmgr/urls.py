@@ -13,6 +13,7 @@ admin.autodiscover()
 urlpatterns = [
     path("", RedirectView.as_view(url="/status/")),
     path("admin/", admin.site.urls),
+    path("api/", include("trunkmgr.api.urls")),
     path("healthz", healthz),
     path("status/", include("trunkmgr.views.urls")),
 ]

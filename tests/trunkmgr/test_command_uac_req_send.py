@@ -8,16 +8,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
+from django.utils import timezone
 
 from tests.trunkmgr.pages import node, trunk
 from trunkmgr.models import Credential, Order
-from trunkmgr.services import orders
+from trunkmgr.services import nodes, orders
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -124,7 +126,7 @@ def test_an_account_and_a_credential_go_by_their_ids(run: Run) -> None:
         (["--ruri", "tel:+4930"], "Ruri is no sip: URI that says where to send; ouri may name the next hop."),
         (["--ruri", "sip:a", "--hdr", "From: <sip:x>"], "--hdr: May not hold From"),
         (["--ruri", "sip:a", "--hdr", "X: 1\r\n\r\nINVITE"], "--hdr: Has no `Name: value` in line 2"),
-        (["--ruri", "sip:a", "--account", "nobody"], "--account: No account has the l_uuid nobody."),
+        (["--ruri", "sip:a", "--account", "nobody"], "--account: No account has the l_uuid 'nobody'."),
         (["--ruri", "sip:a", "--account", "berlin", "--ouri", "sip:b"], "--ouri: The account says where it goes"),
         (["--ruri", "sip:a", "--account", "berlin", "--auser", "x"], "--auser: The account or credential already says"),
         (["--ruri", "sip:a", "--credential", "77"], "--credential: No credential has the id 77."),
@@ -158,3 +160,11 @@ def test_a_secret_that_nobody_claimed_goes_with_the_next_order(run: Run) -> None
     run("--ruri", "sip:a")
     assert not Order.objects.exclude(secret="").exists()
     assert edge.orders.count() == 2
+
+
+def test_requests_are_kept_for_ninety_days_and_other_orders_for_one() -> None:
+    edge, now = node(stopped_time=timezone.now()), timezone.now()
+    for verb, days in (("dump", 2), ("uac_req_send", 89), ("uac_req_send", 91)):
+        Order.objects.create(node=edge, verb=verb, deadline=now - timedelta(days=days))
+    nodes.start("edge-1")
+    assert [(order.verb, (now - order.deadline).days) for order in Order.objects.all()] == [("uac_req_send", 89)]

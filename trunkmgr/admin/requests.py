@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from django import forms
@@ -53,7 +54,7 @@ class SipRequestForm(forms.ModelForm):  # type: ignore[type-arg]
 
     method = _text("Method", initial="OPTIONS", required=True)
     ruri = _text("Request-URI", "sip:user@host[:port][;parameters]", required=True)
-    furi = _text("From", "A URI, or a name and <URI>. Left blank: the account's, else the Request-URI.")
+    furi = _text("From", "sip:…, or a name and &lt;sip:…&gt;. Left blank: the account's, else the Request-URI.")
     turi = _text("To", "Left blank: the Request-URI.")
     ouri = _text("Next hop", "sip: URI of the proxy that it goes to. Left blank: the Request-URI says it.")
     hdrs = _text("Headers", "One a line.", widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}))
@@ -72,7 +73,7 @@ class SipRequestForm(forms.ModelForm):  # type: ignore[type-arg]
     )
     auser = _text("User")
     apasswd = secret_field("Password", "Used for this request only; not kept.")
-    flags = forms.BooleanField(label="It is an HA1", required=False, widget=UnfoldBooleanWidget)
+    flags = forms.BooleanField(label="The password is an HA1", required=False, widget=UnfoldBooleanWidget)
     sock = _text("Local socket", "proto:ip:port. Left blank: that of the route.")
     timeout = _number("Wait", "Seconds for the final answer.", initial=int(requests.TIMEOUT), required=True)
     ftag = _text("From tag")
@@ -110,7 +111,7 @@ class SipRequestForm(forms.ModelForm):  # type: ignore[type-arg]
 @admin.register(SipRequest)
 class SipRequestAdmin(ReadOnlyAdmin, ServiceAdmin):
     form = SipRequestForm
-    list_display = ("created_time", "asked", "who", "reply", "node")
+    list_display = ("sent", "asked", "who", "reply", "node")
     list_display_links = ("asked",)
     list_filter = ("node",)
     search_fields = ("who",)
@@ -118,7 +119,7 @@ class SipRequestAdmin(ReadOnlyAdmin, ServiceAdmin):
     fieldsets = (
         (None, {"fields": (("method", "ruri"), ("furi", "turi"), "hdrs", "body", "timeout")}),
         ("Challenges are answered with", {
-            "fields": (("account", "credential"), ("auser", "apasswd", "flags")),
+            "fields": (("account", "credential"), ("auser", "apasswd"), "flags"),
             "description": "Choose an account, or a stored credential, or enter a user and a password.",
         }),
         ("More", {
@@ -128,7 +129,7 @@ class SipRequestAdmin(ReadOnlyAdmin, ServiceAdmin):
     )
     shown = (
         ("Reply", {"fields": ("reply", "target", "round_trip", "answer")}),
-        ("Request", {"fields": ("asked", "keys", "account", "who", "created_time", "node")}),
+        ("Request", {"fields": ("asked", "keys", "account", "who", "sent", "node")}),
     )
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -167,6 +168,10 @@ class SipRequestAdmin(ReadOnlyAdmin, ServiceAdmin):
             if left > 0:
                 requests.wait(row, left)
         return super().change_view(request, object_id, form_url, {"title": "SIP request", **(extra_context or {})})
+
+    @display(description="Sent", ordering="created_time")
+    def sent(self, row: SipRequest) -> datetime:
+        return row.created_time
 
     @display(description="Request")
     def asked(self, row: SipRequest) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from trunkmgr.exceptions import NodeTaken
@@ -20,6 +21,8 @@ TAKEN_FOR = timedelta(seconds=15)
 #: How long orders and lines of the change log are of use to anybody.
 ORDERS_KEPT = timedelta(days=1)
 CHANGES_KEPT = timedelta(days=7)
+#: The orders of SIP requests are the only record of who sent what.
+REQUESTS_KEPT = timedelta(days=90)
 
 
 def start(name: str, listen: Sequence[str] = ()) -> Node:
@@ -48,7 +51,9 @@ def start(name: str, listen: Sequence[str] = ()) -> Node:
         node.stopped_time = None
         node.save()
         calls.end_orphans(name)
-    Order.objects.filter(deadline__lt=now - ORDERS_KEPT).delete()
+    requests = Q(verb=Order.Verb.UAC_REQ_SEND)
+    Order.objects.filter(~requests, deadline__lt=now - ORDERS_KEPT).delete()
+    Order.objects.filter(requests, deadline__lt=now - REQUESTS_KEPT).delete()
     Change.objects.filter(time__lt=now - CHANGES_KEPT).delete()
     return node
 

@@ -23,8 +23,10 @@ def check(
     """Return the payload of the order; raise ValidationError by key for what cannot be sent."""
     keys = {"method": "OPTIONS", **{key: value for key, value in keys.items() if value not in (None, "", 0)}}
     problems: dict[str, str] = {}
-    if account and not UacReg.objects.filter(l_uuid=account).exists():
-        problems["account"] = f"No account has the l_uuid {account}."
+    if "\0" in str(keys.get("body", "")):  # PostgreSQL stores none
+        problems["body"] = "It holds a NUL, which only a routing script sends."
+    if account and ("\0" in account or not UacReg.objects.filter(l_uuid=account).exists()):
+        problems["account"] = f"No account has the l_uuid {account!r}."
     if credential:
         found = Credential.objects.filter(pk=credential).first()
         if found is None:

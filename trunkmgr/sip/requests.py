@@ -104,14 +104,15 @@ def result_of(reply: UacReply) -> Result:
     target = outcome.target
     at = "" if target is None else f"{target.transport}:{target.address[0]}:{target.address[1]}"
     took = None if outcome.sent_at is None or message is None else round(outcome.at - outcome.sent_at, 6)
-    told = answer(outcome.code, reply.reason) if message is not None else reply.reason
+    reason = reply.reason.replace("\0", "�")  # PostgreSQL stores no NUL
+    told = answer(outcome.code, reason) if message is not None else reason
     if took is not None:
         told += f" from {at}, after {took * 1000:.0f} ms"
     if message is not None and outcome.cause in CAUSES:
         told += f" ({CAUSES[outcome.cause].short})"
     return {
         "ok": reply.evcode // 100 == 2 and message is not None, "message": told,
-        "code": outcome.code, "reason": reply.reason, "cause": outcome.cause, "evcode": reply.evcode,
+        "code": outcome.code, "reason": reason, "cause": outcome.cause, "evcode": reply.evcode,
         "evtype": reply.evtype, "target": at, "round_trip": took,
         **_shown(message),
     }
@@ -121,6 +122,10 @@ def _shown(message: Message | None) -> dict[str, Any]:
     if message is None:
         return {"headers": [], "body": ""}
     return {
-        "headers": [line.decode("utf-8", "replace") for line in message.lines],
-        "body": message.body[:BODY_KEPT].decode("utf-8", "replace"),
+        "headers": [_text(line) for line in message.lines],
+        "body": _text(message.body[:BODY_KEPT]),
     }
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace").replace("\0", "�")
