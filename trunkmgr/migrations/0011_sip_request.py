@@ -2,7 +2,7 @@ from django.db import migrations
 
 
 class Migration(migrations.Migration):
-    dependencies = [("trunkmgr", "0008_requests")]
+    dependencies = [("trunkmgr", "0010_order_reload")]
 
     operations = [
         migrations.AlterModelOptions(name="order", options={"ordering": ["-pk"]}),
