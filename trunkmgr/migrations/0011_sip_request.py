@@ -2,7 +2,7 @@ from django.db import migrations
 
 
 class Migration(migrations.Migration):
-    dependencies = [("trunkmgr", "0010_order_reload")]
+    dependencies = [("trunkmgr", "0004_outbound")]
 
     operations = [
         migrations.AlterModelOptions(name="order", options={"ordering": ["-pk"]}),
