@@ -196,7 +196,7 @@ def parse(data: bytes, stream: bool = False) -> Message:
             raise ParseError("a header line holds a lone CR")
     roomy = len(head) > _ROOMY
     if roomy:
-        _check_limits(head, lines)
+        _check_limits(head)
     if count > MAX_LINES:
         raise ParseError("too many header lines")
     start = lines.pop(0)
@@ -245,11 +245,9 @@ def _tolerate(data: bytes) -> tuple[bytes, bytes]:
     return data.rstrip(b"\r\n"), b""
 
 
-def _check_limits(head: bytes, lines: list[bytes]) -> None:
+def _check_limits(head: bytes) -> None:
     if len(head) > MAX_HEAD:
         raise ParseError("the header section is too large")
-    if max(map(len, lines)) > MAX_LINE:
-        raise ParseError("a header line is too long")
     if head.count(b";") > MAX_PARAMETERS:
         raise ParseError("too many parameters")
 

@@ -128,6 +128,16 @@ class TestStatus:
         assert [row["l_uuid"] for row in told["attention"]] == ["c", "b"]
         assert told["nodes"][0]["live"] is True
 
+    def test_does_not_call_well_what_is_on_its_way(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(status, "DUMP_TIMEOUT", 0.05)
+        node = Node.objects.create(name="sip1", host="here", heartbeat_time=timezone.now())
+        for l_uuid, state in (("a", "registered"), ("b", "registering")):
+            account(l_uuid)
+            Registration.objects.filter(pk=l_uuid).update(owner=node, state=state)
+        assert run("status").startswith("1 of 2 trunks are being registered or refreshed, the others are well.")
+        Registration.objects.update(state="registered")
+        assert run("status").startswith("All 2 trunks are well.")
+
     @pytest.mark.django_db(transaction=True)
     def test_a_worker_tells_what_it_counted(self) -> None:
         Node.objects.create(name="sip1", host="here", heartbeat_time=timezone.now())

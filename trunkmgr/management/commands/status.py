@@ -8,6 +8,7 @@ from django.core.management.base import CommandParser
 from django.utils import timezone
 
 from trunkmgr import payloads, selectors
+from trunkmgr.causes import Shown
 from trunkmgr.exceptions import NoWorker
 from trunkmgr.management import trunks
 from trunkmgr.management.output import OperatorCommand, operator, since, until
@@ -57,9 +58,12 @@ class Command(OperatorCommand):
             return
         for notice in notices:
             self.stdout.write(notice)
+        coming = sum(row.shown is Shown.REFRESHING for row in everything)
+        count = f"{len(everything):,}"
         self.stdout.write(
-            f"{len(bad):,} of {len(everything):,} trunks need attention." if bad else
-            f"All {len(everything):,} trunks are well." if everything else "No trunks yet.",
+            f"{len(bad):,} of {count} trunks need attention." if bad else
+            f"{coming:,} of {count} trunks are being registered or refreshed, the others are well." if coming else
+            f"All {count} trunks are well." if everything else "No trunks yet.",
         )
         self.stdout.write(
             "  ".join(f"{name} {count:,}" for name, count in trunks.totals(everything).items())
