@@ -42,9 +42,11 @@ def stand(trunkmgr_up: Callable[..., Embedded], place: Place) -> Stand:
 @pytest.mark.parametrize(
     ("pbx", "provider", "direction"),
     [
+        ("pbx_calls_out", "provider_asks_within", "out"),
+        ("pbx_calls_out_and_hears_bye", "provider_asks_within_and_hangs_up", "out"),
         ("pbx_informs_and_hangs_up", "provider_calls_and_asks_within", "in"),
     ],
-    ids=["in, PBX ends"],
+    ids=["out, PBX ends", "out, provider ends", "in, PBX ends"],
 )
 def test_a_challenged_call_survives_a_crash(
     stand: Stand, sipp: Callable[..., Sipp], pbx: str, provider: str, direction: str
