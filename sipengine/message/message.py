@@ -194,11 +194,9 @@ def parse(data: bytes, stream: bool = False) -> Message:
         count = len(lines)
         if head.count(b"\r") != head.count(b"\r\n"):
             raise ParseError("a header line holds a lone CR")
-    roomy = len(head) > _ROOMY
+    roomy = count > MAX_ROUTES or len(head) > _ROOMY
     if roomy:
-        _check_limits(head)
-    if count > MAX_LINES:
-        raise ParseError("too many header lines")
+        _check_limits(head, count)
     start = lines.pop(0)
     if not start:
         raise ParseError("the start line is empty")
@@ -208,11 +206,13 @@ def parse(data: bytes, stream: bool = False) -> Message:
     except ContinuationLine:
         lines = folded(lines)
         keys = [names[line.partition(b":")[0]] for line in lines]
-    if roomy or count > MAX_ROUTES:
+    if roomy:
         _check_counts(keys, lines)
-    last = bool(keys) and keys[-1] is CONTENT_LENGTH  # where it mostly stands: no search then
-    if last or CONTENT_LENGTH in keys:
-        line = lines[-1 if last else keys.index(CONTENT_LENGTH)]
+    if keys and keys[-1] is CONTENT_LENGTH:  # where it mostly stands: no search then
+        line = lines[-1]
+    else:
+        line = lines[keys.index(CONTENT_LENGTH)] if CONTENT_LENGTH in keys else b""
+    if line:
         length = _known_length(line) if len(line) <= CACHE_KEY else _content_length(line)
         if length != len(body):
             if length > len(body):
@@ -245,9 +245,11 @@ def _tolerate(data: bytes) -> tuple[bytes, bytes]:
     return data.rstrip(b"\r\n"), b""
 
 
-def _check_limits(head: bytes) -> None:
+def _check_limits(head: bytes, count: int) -> None:
     if len(head) > MAX_HEAD:
         raise ParseError("the header section is too large")
+    if count > MAX_LINES:
+        raise ParseError("too many header lines")
     if head.count(b";") > MAX_PARAMETERS:
         raise ParseError("too many parameters")
 

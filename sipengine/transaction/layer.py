@@ -70,8 +70,7 @@ class TransactionLayer:
         i = keys.index(VIA)
         via_line = lines[i]
         branch = self.transport.own_branch(via_line, flow)
-        words = lines[keys.index(CSEQ)].rsplit(None, 1)
-        method = words[-1]
+        method = lines[keys.index(CSEQ)].rsplit(None, 1)[-1]
         client = self.cancels.get(branch) if method == b"CANCEL" else self.clients.get(branch)
         if client is None or client.method != method:
             self.counters.stray += 1
@@ -81,11 +80,11 @@ class TransactionLayer:
         if sent is not flow and sent.remote[0] != flow.remote[0] and not self._related(sent, flow):
             self.counters.foreign += 1
             return
-        _, comma, more = via_line.partition(b",")
-        if comma:
-            lines[i] = b"Via:" + more
-        else:
+        comma = via_line.find(b",")
+        if comma < 0:
             del lines[i], keys[i]
+        else:
+            lines[i] = b"Via:" + via_line[comma + 1 :]
         client.receive(status, message, now)
 
     def _related(self, sent: Flow, flow: Flow) -> bool:
