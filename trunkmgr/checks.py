@@ -13,20 +13,20 @@ from trunkmgr.env import REPLACED, env
 
 @register()
 def check_environment(**kwargs: Any) -> list[CheckMessage]:
-    return environment_messages(env.replaced, reg_db_url=bool(env.reg_db_url))
+    return environment_messages(env.replaced, foreign_writes=bool(env.reg_db_url) and env.reg_db_write)
 
 
-def environment_messages(replaced: tuple[str, ...], *, reg_db_url: bool) -> list[CheckMessage]:
-    """Name what is set and has no effect, and what stands in its place."""
+def environment_messages(replaced: tuple[str, ...], *, foreign_writes: bool) -> list[CheckMessage]:
+    """Name what is set and has no effect, with what stands in its place, and what is set and has its price."""
     messages: list[CheckMessage] = [
         Warning(f"{name} is set and has no effect: {REPLACED[name]}.", hint=f"Remove {name}.", id="trunkmgr.W001")
         for name in replaced
     ]
-    if reg_db_url:
-        messages.append(Error(
-            "UAC_REG_DB_URL is set, and this version reads accounts only from its own database.",
-            hint="Remove UAC_REG_DB_URL and bring the accounts in with `manage.py uacreg import`.",
-            id="trunkmgr.E001",
+    if foreign_writes:
+        messages.append(Warning(
+            "UAC_REG_DB_WRITE=1: passwords that are entered for accounts of UAC_REG_DB_URL are written there in clear "
+            "text, because Kamailio reads nothing else.",
+            hint="Remove UAC_REG_DB_WRITE to only read that database.", id="trunkmgr.W002",
         ))
     return messages
 

@@ -21,6 +21,8 @@ from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
+from trunkmgr import foreign
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 T = TypeVar("T")
@@ -28,7 +30,6 @@ T = TypeVar("T")
 #: Parameters of the seed module that trunkmgr has no use for, and what stands in their place.
 REPLACED: dict[str, str] = {
     "UAC_RESTORE_DLG": "originals are always kept both by the worker and, sealed, in Record-Route",
-    "UAC_REG_DB_TABLE": "the table is always called uacreg",
     "UAC_REG_KEEP_CALLID": "a refresh always keeps its Call-ID, as with 1 (RFC 3261 §10.2.4)",
     "UAC_REG_GC_INTERVAL": "the account table is swapped as a whole and needs no collection",
     "UAC_REG_HASH_SIZE": "the account table grows by itself",
@@ -186,6 +187,12 @@ def ring(text: str) -> tuple[str, ...]:
 def database_url(text: str) -> str:
     if text and urlsplit(text).scheme not in {"sqlite", "postgres", "postgresql", "psql", "pgsql"}:
         raise ValueError("write sqlite:////absolute/path or postgres://USER:PASSWORD@HOST:PORT/NAME")
+    return text
+
+
+def table_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_]{1,64}", text):
+        raise ValueError("write the name of a table: letters, digits and underscores")
     return text
 
 
@@ -357,9 +364,14 @@ class Env:
         "UAC_AUTH_PASSWORD_AVP", pseudo_variable, "", "Pseudo-variable with the password or HA1 for uac_auth.",
     )
     reg_db_url: str = variable(
-        "UAC_REG_DB_URL", str, "",
-        "Must stay empty in this version: accounts live in DATABASE_URL, and `uacreg import` brings them in.",
+        "UAC_REG_DB_URL", foreign.url, "",
+        "A Kamailio database whose uacreg table is followed: sqlite:///PATH, postgres://… or mysql://…; empty: none.",
         secret=True,
+    )
+    reg_db_table: str = variable("UAC_REG_DB_TABLE", table_name, "uacreg", "Name of that table in UAC_REG_DB_URL.")
+    reg_db_write: bool = variable(
+        "UAC_REG_DB_WRITE", boolean, "0",
+        "1: edits of accounts of UAC_REG_DB_URL are written there, passwords in clear text; 0: it is only read.",
     )
     reg_use_domain: bool = variable(
         "UAC_REG_USE_DOMAIN", boolean, "0", "1: a lookup by local user also compares the local domain.",

@@ -11,6 +11,10 @@ class UndecryptableSecret(TrunkmgrError):
     """A stored secret that no key opens."""
 
 
+class ForeignDatabaseError(TrunkmgrError):
+    """The database of UAC_REG_DB_URL cannot be read or written."""
+
+
 class NodeTaken(TrunkmgrError):
     """Another live worker runs under this name."""
 

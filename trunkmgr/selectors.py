@@ -66,14 +66,16 @@ def reg_active() -> bool:
 
 def notices() -> list[str]:
     """What an operator must not forget, one sentence each."""
+    told = list(live_nodes().exclude(notice="").values_list("notice", flat=True).distinct().order_by("notice"))
     if reg_active():
-        return []
+        return told
     row = Parameter.objects.filter(name=Parameter.Name.REG_ACTIVE).first()
     since = f" since {timezone.localtime(row.time):%-d %b %Y %H:%M}" if row else " (UAC_REG_ACTIVE=0)"
     who = f" by {row.who}" if row and row.who else ""
     return [
         f"Registrations are stopped{since}{who}: nothing is renewed, bindings run out. "
-        "Start them again with: manage.py uac reg_active 1"
+        "Start them again with: manage.py uac reg_active 1",
+        *told,
     ]
 
 

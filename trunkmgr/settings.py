@@ -8,7 +8,7 @@ from typing import Any
 import environ
 from django.urls import reverse_lazy
 
-from trunkmgr import keys
+from trunkmgr import foreign, keys
 from trunkmgr.env import BASE_DIR, env
 
 TRUNKMGR = env
@@ -93,6 +93,9 @@ def _database() -> dict[str, Any]:
 
 
 DATABASES = {"default": _database()}
+if env.reg_db_url:
+    DATABASES[foreign.ALIAS] = foreign.database(env.reg_db_url, write=env.reg_db_write)
+DATABASE_ROUTERS = ["trunkmgr.foreign.Router"]
 # One transaction a request would keep SQLite's only write lock for a whole page.
 ATOMIC_REQUESTS = False
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

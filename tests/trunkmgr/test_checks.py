@@ -18,20 +18,20 @@ STATES = {row[0].strip("`"): row[-1] for row in tables()["Parameters"]}
 
 
 def test_a_replaced_parameter_is_named_with_what_stands_in_its_place() -> None:
-    (message,) = environment_messages(("UAC_REG_HASH_SIZE",), reg_db_url=False)
+    (message,) = environment_messages(("UAC_REG_HASH_SIZE",), foreign_writes=False)
     assert message.id == "trunkmgr.W001"
     assert "UAC_REG_HASH_SIZE is set and has no effect: the account table grows by itself." in str(message)
-    assert len(environment_messages(tuple(REPLACED), reg_db_url=False)) == len(REPLACED)
+    assert len(environment_messages(tuple(REPLACED), foreign_writes=False)) == len(REPLACED)
 
 
-def test_a_foreign_database_is_an_error_with_its_cure() -> None:
-    (message,) = environment_messages((), reg_db_url=True)
-    assert message.is_serious()
-    assert "uacreg import" in str(message)
+def test_writing_clear_text_into_a_foreign_database_is_said() -> None:
+    (message,) = environment_messages((), foreign_writes=True)
+    assert message.id == "trunkmgr.W002" and not message.is_serious()
+    assert "clear text" in str(message)
 
 
 def test_nothing_set_nothing_said() -> None:
-    assert environment_messages((), reg_db_url=False) == []
+    assert environment_messages((), foreign_writes=False) == []
 
 
 @pytest.mark.parametrize("parameter", SEED["Parameters"])
@@ -42,7 +42,7 @@ def test_a_parameter_of_the_seed_is_read_or_named_with_its_replacement(parameter
     assert (name in REPLACED) == (STATES[parameter] == "replaced")
     if name in REPLACED:
         assert Env.read({name: "8"}).replaced == (name,)
-        (message,) = environment_messages((name,), reg_db_url=False)
+        (message,) = environment_messages((name,), foreign_writes=False)
         assert message.msg == f"{name} is set and has no effect: {REPLACED[name]}."
         assert REPLACED[name][0].islower() or REPLACED[name].startswith(("TRUNKMGR_", "UAC_"))
         assert REPLACED[name][-1] != ".", "the message is the sentence"

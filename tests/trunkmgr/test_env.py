@@ -144,7 +144,7 @@ def test_no_secret_in_repr() -> None:
     shown = repr(Env.read({
         "TRUNKMGR_SECRET_KEY": "hidden", "TRUNKMGR_FIELD_KEYS": key, "TRUNKMGR_SEAL_KEYS": key,
         "DATABASE_URL": "postgres://u:hidden@127.0.0.1/x", "REDIS_URL": "redis://:hidden@127.0.0.1",
-        "UAC_RESTORE_PASSWD": "hidden", "UAC_CREDENTIAL": "alice:example.net:hidden", "UAC_REG_DB_URL": "mysql://u:hidden@127.0.0.1/x",
+        "UAC_RESTORE_PASSWD": "hidden", "UAC_CREDENTIAL": "alice:example.net:hidden", "UAC_REG_DB_URL": "postgres://u:hidden@127.0.0.1/x",
     }))
     assert "hidden" not in shown
     assert key not in shown

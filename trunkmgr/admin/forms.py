@@ -42,6 +42,8 @@ class SecretsForm(forms.ModelForm):  # type: ignore[type-arg]
         super().__init__(*args, **kwargs)
         for name, (_, about) in self.secrets.items():
             self.initial.pop(name, None)
+            if name not in self.fields:
+                continue
             kept = "Set. Left blank: stays as it is." if getattr(self.instance, name) else "Not set."
             self.fields[name].help_text = f"{kept} {about}".strip()
 

@@ -19,12 +19,31 @@ from trunkmgr.causes import Shown
 from trunkmgr.exceptions import NoWorker
 from trunkmgr.models import Domain, Order, Registration, UacReg
 from trunkmgr.models.uacreg import FLAG_DISABLED
-from trunkmgr.services import accounts, orders
+from trunkmgr.services import accounts, foreign, orders
 
 _COLOURS = {
     Shown.REGISTERED.label: "success", Shown.REFRESHING.label: "info", "Registering": "info", "Unregistering": "info",
     "Waiting": "info", Shown.FAILING.label: "warning", Shown.REFUSED.label: "danger",
 }
+
+
+#: The seed's columns, as the page of an account shows them that stands elsewhere; its secrets are not shown at all.
+_COLUMNS = (
+    "l_uuid", "r_username", "r_domain", "l_username", "l_domain", "auth_username", "realm", "auth_proxy", "expires",
+    "reg_delay", "contact_addr", "contact_user", "socket",
+)
+_FOREIGN_FIELDSETS = (
+    (None, {
+        "description": "This account stands in the database of UAC_REG_DB_URL and is changed there. What is set here "
+                       "stays here; Enabled holds until its row there changes.",
+        "fields": ("enabled", "provider", "outbound_proxy", "inbound_identity", "note"),
+    }),
+    ("Its row there", {"fields": _COLUMNS}),
+)
+
+
+def _only_read(account: UacReg | None) -> bool:
+    return account is not None and foreign.is_foreign(account) and not foreign.may_write()
 
 
 class EnabledFilter(admin.SimpleListFilter):
@@ -75,9 +94,14 @@ class UacRegAdmin(ServiceAdmin):
         return selectors.accounts()
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return ("l_uuid",) if obj else ()
+        return _COLUMNS if _only_read(obj) else ("l_uuid",) if obj else ()
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_delete_permission(request, obj) and not _only_read(obj)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        if _only_read(obj):
+            return _FOREIGN_FIELDSETS
         return with_stored_secrets(
             self.fieldsets, (("auth_password", "clear_password"), ("auth_ha1", "clear_ha1")), obj,
         )

@@ -23,6 +23,10 @@ class Node(models.Model):
         default=dict, blank=True, help_text="Overload as of the last heartbeat: share refused, wait, times, refused."
     )
 
+    notice = models.CharField(
+        max_length=500, default="", blank=True, help_text="What an operator must know of it as of the last heartbeat.",
+    )
+
     class Meta:
         ordering = ["name"]
 

@@ -131,6 +131,10 @@ class UacRegOptions(models.Model):
         help_text="sip: URI that calls to the provider go to; empty sends them to the server that took the REGISTER.",
     )
     note = models.CharField(max_length=200, default="", blank=True, validators=[validators.plain_text])
+    mirror = models.CharField(
+        max_length=32, default="", blank=True, editable=False,
+        help_text="Digest of the row of UAC_REG_DB_URL that this account was read from; empty: the account is ours.",
+    )
 
     class Meta:
         verbose_name = "account options"

@@ -10,7 +10,7 @@ from django.db import IntegrityError, transaction
 from trunkmgr import selectors
 from trunkmgr.models import Change, Domain, Registration, UacReg, UacRegOptions
 from trunkmgr.models.uacreg import FLAG_DISABLED
-from trunkmgr.services import changes, credentials
+from trunkmgr.services import changes, credentials, foreign
 
 
 def fill_in(account: UacReg, options: UacRegOptions | None = None) -> None:
@@ -27,8 +27,15 @@ def fill_in(account: UacReg, options: UacRegOptions | None = None) -> None:
 
 
 def save(account: UacReg, options: UacRegOptions | None = None, who: str = "") -> UacReg:
-    """Write an account, and its options when given; raise ValidationError.  It takes effect at once."""
-    fill_in(account, options)
+    """Write an account, and its options when given; raise ValidationError.  It takes effect at once.
+
+    One of a foreign database is written there first, where that is allowed.
+    """
+    own = not foreign.is_foreign(account)
+    if own:
+        fill_in(account, options)
+    else:
+        foreign.save(account, UacReg.objects.get(pk=account.pk))
     with transaction.atomic():
         created = account.pk is None
         if not created:
@@ -37,7 +44,8 @@ def save(account: UacReg, options: UacRegOptions | None = None, who: str = "") -
                 raise ValidationError("The account was deleted meanwhile; add it anew.")
             if stored != account.l_uuid:
                 raise ValidationError({"l_uuid": "The local unique id cannot be changed; add a new account instead."})
-        account.full_clean()
+        if own:
+            account.full_clean()
         try:
             account.save()
         except IntegrityError:
@@ -67,6 +75,9 @@ def add_registrations(l_uuids: list[str]) -> None:
 
 def remove(l_uuid: str, who: str = "") -> bool:
     """Delete an account; its worker un-REGISTERs it.  False when there is none.  Its history stays."""
+    found = UacReg.objects.filter(l_uuid=l_uuid).first()
+    if found is not None and foreign.is_foreign(found):
+        foreign.remove(l_uuid)
     with transaction.atomic():
         account = UacReg.objects.select_for_update().filter(l_uuid=l_uuid).first()
         if account is None:
@@ -82,6 +93,11 @@ def remove(l_uuid: str, who: str = "") -> bool:
 
 def set_enabled(l_uuid: str, enabled: bool, who: str = "") -> bool:
     """Enable or disable an account; False when there is none or nothing changed."""
+    found = UacReg.objects.filter(l_uuid=l_uuid).first()
+    if found is not None and found.enabled != enabled and foreign.is_foreign(found):
+        switched = UacReg.objects.get(pk=found.pk)
+        switched.flags ^= FLAG_DISABLED
+        foreign.save(switched, found)
     with transaction.atomic():
         account = UacReg.objects.select_for_update().filter(l_uuid=l_uuid).first()
         if account is None or account.enabled == enabled:

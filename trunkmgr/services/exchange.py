@@ -23,7 +23,7 @@ from trunkmgr.exceptions import UndecryptableSecret
 from trunkmgr.models import Change, Provider, UacReg, UacRegOptions
 from trunkmgr.models.credential import Secret
 from trunkmgr.models.uacreg import FLAG_DISABLED
-from trunkmgr.services import accounts, changes
+from trunkmgr.services import accounts, changes, foreign
 from trunkmgr.services.exchange_file import (
     NUMBER_COLUMNS,
     OWN_COLUMNS,
@@ -167,6 +167,9 @@ def _duplicates(rows: Sequence[FileRow]) -> list[Refusal]:
 def _plan_row(row: FileRow, stored: UacReg | None, providers: dict[str, Provider]) -> _Row:
     """Lay the row's values over the stored account.  Raises ImportRefused with all that is wrong with it."""
     account = stored or UacReg(l_uuid=row.values["l_uuid"])
+    if foreign.is_foreign(account):
+        cause = "It stands in the database of UAC_REG_DB_URL; change it there."
+        raise ImportRefused(Refusal(row.line, "l_uuid", cause))
     options = account.get_options()
     before = _open_values(account, options)
     refusals: list[Refusal] = []

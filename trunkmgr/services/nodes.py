@@ -15,6 +15,7 @@ from django.utils import timezone
 from trunkmgr.exceptions import NodeTaken
 from trunkmgr.models import Change, Node, Order, Registration
 from trunkmgr.services import calls
+from trunkmgr.services.text import fit
 
 #: A worker that was silent for longer than this does not defend its name any more.
 TAKEN_FOR = timedelta(seconds=15)
@@ -80,13 +81,13 @@ def _runs(pid: int) -> bool:
 
 
 def heartbeat(
-    node: Node, listen: Sequence[str] | None = None, load: Mapping[str, float] | None = None
+    node: Node, listen: Sequence[str] | None = None, load: Mapping[str, float] | None = None, notice: str = "",
 ) -> bool:
     """Say that the worker lives, and how loaded it is.
 
     False when another instance has taken the name, and this one must stop.
     """
-    values: dict[str, object] = {"heartbeat_time": timezone.now()}
+    values: dict[str, object] = {"heartbeat_time": timezone.now(), "notice": fit(Node, "notice", notice)}
     if listen is not None:
         values["listen"] = list(listen)
     if load is not None:

@@ -39,6 +39,7 @@ from trunkmgr.sip.behind import WriteBehind
 from trunkmgr.sip.bridge import Batch, Bridge
 from trunkmgr.sip.clock import Clock
 from trunkmgr.sip.database import DatabaseThread
+from trunkmgr.sip.foreign import ForeignAccounts
 from trunkmgr.sip.middleware import Admission, PeerMiddleware
 from trunkmgr.sip.node_socket import NodeSocket
 from trunkmgr.sip.orders import Orders
@@ -103,6 +104,7 @@ class SipWorker(Worker):
         self.clock = Clock(self.server.now)
         self.database = DatabaseThread()
         self.bridge = Bridge(self.clock, self._store, live.apublish, self._on_registration)
+        self.foreign = ForeignAccounts(env.node, env.reg_timer_interval) if env.reg_db_url else None
         self.writes = WriteBehind(self.database, self.bridge.database)
         self.requests = OperatorRequests(
             self.endpoint.uac_requests, self.call, self.clock, lambda: self.admission.snapshot,
@@ -157,6 +159,8 @@ class SipWorker(Worker):
         await self._take_up(await self.database.run(store.own, self.node))
         for loop in (self._beat, self._follow, self._own, self._keep_resolving, self.writes.run):
             self._spawn(loop(), loop.__name__)
+        if self.foreign is not None:
+            self._spawn(self.foreign.run(), "foreign")
 
     async def handle(self) -> None:
         """Listen on our channel until `stopping`; a channel layer that fails is asked again and again."""
@@ -185,6 +189,8 @@ class SipWorker(Worker):
             async with asyncio.timeout(WRITE_LEFT):
                 await self.database.run(nodes.stopped, self.node)
                 await self.database.close()
+                if self.foreign is not None:
+                    await self.foreign.close()
 
     def _spawn(self, coroutine: Any, name: str) -> None:
         task = asyncio.create_task(coroutine, name=name)
@@ -374,7 +380,8 @@ class SipWorker(Worker):
             await asyncio.sleep(HEARTBEAT)
             self.clock.compare()
             async with self._database():
-                if not await self.database.run(nodes.heartbeat, self.node, None, self.load()):
+                notice = self.foreign.notice if self.foreign else ""
+                if not await self.database.run(nodes.heartbeat, self.node, None, self.load(), notice):
                     log.critical("Another SIP worker has taken the name %s; this one stops.", self.env.node)
                     self.stopping.set()
 

@@ -17,7 +17,7 @@ from trunkmgr.causes import CAUSES, UNDER_WAY, Shown, answer
 from trunkmgr.exceptions import NoWorker
 from trunkmgr.models import Call, Registration, RegistrationEvent, UacReg
 from trunkmgr.models.registration import State, Trigger
-from trunkmgr.services import accounts, orders
+from trunkmgr.services import accounts, foreign, orders
 from trunkmgr.views import timeline
 from trunkmgr.views.access import status_page
 
@@ -115,6 +115,7 @@ def facts(registration: Registration, row: dict[str, Any], now: datetime) -> lis
         ("Caller shown", options.get_inbound_identity_display(), ""),
         ("Local id", account.l_uuid, ""),
         ("Note", options.note, ""),
+        ("Kept in", "another database" if foreign.is_foreign(account) else "", "(UAC_REG_DB_URL)"),
         ("Worker", row["worker"] or "none", f"(last beat {payloads.duration(age)} ago)" if row["worker"] else ""),
     ]
     return [(label, value, remark) for label, value, remark in told if value]

@@ -126,6 +126,8 @@ class Command(OrderCommand):
         )
 
     def show(self, options: dict[str, Any]) -> None:
+        from trunkmgr.services import foreign
+
         now = timezone.now()
         trunk = trunks.trunk(trunks.account(options["l_uuid"]), now)
         account, own, live = trunk.account, trunk.account.get_options(), trunk.registration
@@ -136,6 +138,7 @@ class Command(OrderCommand):
             "provider": trunk.provider, "inbound_identity": str(own.inbound_identity),
             "outbound_proxy": own.outbound_proxy, "note": own.note,
         }
+        values["kept_in"] = "UAC_REG_DB_URL" if foreign.is_foreign(account) else "our database"
         if options["json"]:
             self.json(values | {"registration": trunk.summary() | {
                 "contact": live.contact, "target": live.target, "granted": live.granted, "round_trip": live.round_trip,
