@@ -281,14 +281,11 @@ class ResponseContext(Variables):
 
     def remove_hf(self, *fields: bytes | str) -> int:
         """Remove header fields in all their spellings; for those that name the caller this holds for the whole call."""
-        removed = 0
-        names = self.names
-        for name in fields:
-            key = CANONICAL[name.encode() if isinstance(name, str) else name]
-            self.hidden |= HIDEABLE_BITS.get(key, 0)
-            if key in names:
-                removed += self.message.remove(key)
-        return removed
+        keys, bits = _fields(fields)
+        self.hidden |= bits
+        if keys.isdisjoint(self.names):
+            return 0
+        return sum([self.message.remove(key) for key in keys if key in self.names])
 
     def append_hf(self, line: bytes | str) -> None:
         """Add a whole `Name: value` line; raises ParseError when it would break out of its line.
@@ -494,6 +491,13 @@ class ResponseContext(Variables):
 
     def __repr__(self) -> str:
         return f"<ResponseContext {self.method.decode(errors='replace')} {self.call_id}>"
+
+
+@lru_cache(CACHE_LIMIT)
+def _fields(names: tuple[bytes | str, ...]) -> tuple[frozenset[bytes], int]:
+    """Canonical names, and which of them name the caller."""
+    keys = frozenset(CANONICAL[name.encode() if isinstance(name, str) else name] for name in names)
+    return keys, sum(HIDEABLE_BITS.get(key, 0) for key in keys)
 
 
 @lru_cache(CACHE_LIMIT)
