@@ -30,8 +30,11 @@ class Configuration:
     restore_from_avp: str = ""
     """``$avp(name)`` that gets the original From as a name-addr where it is replaced; empty: none."""
     restore_to_avp: str = ""
+    auth_realm_avp: str = ""
+    """Pseudo-variables that `uac_auth` reads first; without a realm in its own they answer any.  All three or none."""
+    auth_username_avp: str = ""
     auth_password_avp: str = ""
-    """Pseudo-variable with a password: `xlog` never shows it."""
+    """`xlog` never shows it."""
     rr_from_store_param: str = "vsf"
     rr_to_store_param: str = "vst"
     seal_keys: tuple[bytes, ...] = field(default=(), repr=False)

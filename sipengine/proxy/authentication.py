@@ -23,6 +23,7 @@ from sipengine.proxy.branch import Branch
 from sipengine.proxy.context import DOWN, UP
 from sipengine.proxy.forward import NO_NAMES, SENT
 from sipengine.proxy.hold import Hold
+from sipengine.proxy.variables import credentials_of
 from sipengine.transport.flow import Address
 from sipengine.uac.digest import Challenge, Credentials, pair, realm_of
 from sipengine.uac.nonces import Learnt, Nonces, Realm
@@ -138,8 +139,11 @@ class Authenticator:
             assert context.server is not None
             [line] = [line for line in context.server.head if CANONICAL[line.partition(b":")[0]] is CSEQ]
             auth = context.auth = Authentication(line, ())
+            if context.branches:
+                auth.number = auth.n  # it went out before anybody knew of credentials
         configured = reversed(self.core.configuration.credentials)
-        auth.credentials = [*context.credentials, *[secret for secret in configured if secret.realm]]
+        of_script = credentials_of(context) if all(self.core.auth_avps) else ()
+        auth.credentials = [*of_script, *context.credentials, *[secret for secret in configured if secret.realm]]
         return auth
 
     def count(self, context: ResponseContext, record: DialogRecord | None) -> None:

@@ -103,7 +103,8 @@ class ProxyCore:
         self.asks_within = configuration.restore_mode == "manual"
         self.restore_from_avp = avp_name(configuration.restore_from_avp) if self.storing else ""
         self.restore_to_avp = avp_name(configuration.restore_to_avp) if self.storing else ""
-        self.secret_avps = {avp_name(configuration.auth_password_avp)}
+        self.auth_avps = configuration.auth_realm_avp, configuration.auth_username_avp, configuration.auth_password_avp
+        self.secret_variables = {configuration.auth_password_avp, avp_name(configuration.auth_password_avp)}
         self.now = 0.0
         self.resume: Resume = _no_resume
         self.uac_requests: UacRequests

@@ -19,6 +19,7 @@ from sipengine.message.message import Message, value_of
 from sipengine.message.uri import SipUri
 from sipengine.message.values import NameAddr, tag_of, uri_of
 from sipengine.proxy.hooks import BRANCH_ROUTE, FAILURE_ROUTE, ONREPLY_ROUTE, log
+from sipengine.uac.digest import Credentials
 
 if TYPE_CHECKING:
     from sipengine.proxy.context import ResponseContext
@@ -293,8 +294,8 @@ class Variables:
         if name == "hdr":
             return argument.encode().lower() in SECRET_FIELDS
         if name == "avp":
-            return avp_name(argument) in self.core.secret_avps
-        return name == "uac_req" and argument == "apasswd"
+            return avp_name(argument) in self.core.secret_variables
+        return (name == "uac_req" and argument == "apasswd") or f"${name}({argument})" in self.core.secret_variables
 
     def _read_as(self: ResponseContext, name: str, variable: str) -> Value:  # type: ignore[misc]
         """`$T_rpl(pv)`, `$T_req(pv)`: read `pv` of the response, or of the request, whatever hook runs."""
@@ -306,6 +307,14 @@ class Variables:
             return self.pv(variable)
         finally:
             self.route = route
+
+
+def credentials_of(context: ResponseContext) -> tuple[Credentials, ...]:
+    """What the script put into the variables of `auth_realm_avp`, `auth_username_avp` and `auth_password_avp`."""
+    realm, username, password = (str(context.pv(name) or "") for name in context.core.auth_avps)
+    if not username or not password:
+        return ()
+    return (Credentials(username.encode(), password.encode(), realm=realm.encode()),)
 
 
 def avp_name(name: str) -> str:

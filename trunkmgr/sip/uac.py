@@ -6,6 +6,8 @@ what changes a row is written behind by the database thread.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, overload
 
 from django.conf import settings
@@ -13,6 +15,7 @@ from django.conf import settings
 from sipengine.events import RegistrationState
 from sipengine.exceptions import LocalProtocolError, ProtocolError
 from sipengine.message import SipUri
+from sipengine.uac.lookup import escape_user
 from trunkmgr.models import Change
 from trunkmgr.services import accounts, changes
 from trunkmgr.sip.snapshot import Trunk
@@ -47,6 +50,7 @@ class UacFunctions:
 
     scope: dict[str, Any]
     context: Any
+    way_out: Callable[[Any, Trunk], None]
 
     def lookup(self, table: str = "location") -> ReturnCode:
         """Send the request to where its Request-URI's user is; -1 when that domain is none of ours.
@@ -105,6 +109,44 @@ class UacFunctions:
             return STATUS[RegistrationState.DISABLED]
         state = self.scope["sip.worker"].endpoint.registrations.snapshot(trunk.account.l_uuid)
         return WAITING if state is None else STATUS.get(state.state, WAITING)
+
+    def uac_reg_request_to(self, user: str, mode: int = 0) -> ReturnCode:
+        """Make the request one of an account to its provider: Request-URI, next hop, credentials for `uac_auth`.
+
+        `user` ("$fU") is the `l_uuid`; with bit 1 of `mode` the `l_username`, with `UAC_REG_USE_DOMAIN` the local URI.
+        Bit 2 takes HA1s instead of passwords.  The call is the account's from then on, in the table of calls too.  -1:
+        no such account, or no such mode; -2: no SIP URI.
+        """
+        context, snapshot = self.context, self.scope["sip.snapshot"]
+        if not 0 <= mode <= 3:
+            return FAILED
+        value = self._value(user)
+        if not mode & 1:
+            trunk = snapshot.trunks.get(value)
+        elif settings.TRUNKMGR.reg_use_domain:
+            try:
+                trunk = self._by_local_uri(SipUri.parse(value))
+            except ProtocolError:
+                return NOT_FOUND
+        else:
+            trunk = self._by_local_uri(SipUri(b"sip", value.encode(), b""))
+        credentials = () if trunk is None else snapshot.credentials_for(trunk)
+        if mode & 2:
+            credentials = tuple(replace(each, password=b"") for each in credentials if each.ha1)
+        if trunk is None or not credentials:
+            return FAILED
+        context.mark_call(trunk.account.l_uuid, "out", context.fu, context.oU, False)
+        context.ruri = b"sip:%b@%b" % (escape_user(trunk.account.r_username), trunk.account.r_domain.encode())
+        self.way_out(context, trunk)
+        context.credentials = credentials
+        env, first = settings.TRUNKMGR, credentials[0]
+        for name, known in (
+            (env.auth_realm_avp, first.realm), (env.auth_username_avp, first.username),
+            (env.auth_password_avp, first.ha1 if mode & 2 else first.password),
+        ):
+            if name:
+                context.set_pv(name, known.decode())
+        return OK
 
     def uac_reg_enable(self, attr: str, val: str) -> ReturnCode:
         """Switch an account on; it registers at once.  -1: empty argument, -2: not found, -3: unknown attribute."""

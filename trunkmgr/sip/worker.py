@@ -82,6 +82,7 @@ class SipWorker(Worker):
             Configuration(
                 restore_mode=env.restore_mode, restore_codec=env.restore_codec, restore_passwd=env.restore_passwd,
                 restore_from_avp=env.restore_from_avp, restore_to_avp=env.restore_to_avp,
+                auth_realm_avp=env.auth_realm_avp, auth_username_avp=env.auth_username_avp,
                 auth_password_avp=env.auth_password_avp, credentials=configured_credentials(env.credentials),
                 rr_from_store_param=env.rr_from_store_param, rr_to_store_param=env.rr_to_store_param,
                 seal_keys=settings.SEAL_KEYS, reg_contact_addr=env.reg_contact_addr,

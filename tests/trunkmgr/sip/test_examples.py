@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 
 from sipengine.events import Target
 from sipengine.message import parse
+from sipengine.uac.digest import Credentials
 from tests.sipengine.net import CALLER, reply
-from tests.trunkmgr.sip.net import TrunkNet
+from tests.sipengine.outbound import proves
+from tests.trunkmgr.sip.net import TrunkNet, account, trunk
 from trunkmgr.sip.routing import TrunkRouting
 
 #: What both examples of replacing say: (arguments, the name-addr that is shown).
@@ -98,3 +101,47 @@ def test_example_1_24_lookup_remote_registrations(
         assert parse(net.phone.take()[-1]).ruri == b"sip:100@pbx.example"
     else:
         assert parse(net.provider.take()[-1]).status == 404
+
+
+@pytest.mark.parametrize("ha1", [False, True])
+@pytest.mark.parametrize("proxy", [True, False])
+def test_example_1_23_uac_reg_request_to(proxy: bool, ha1: bool, caplog: pytest.LogCaptureFixture) -> None:
+    class Example(TrunkRouting):
+        async def request_route(self, context: Any) -> None:
+            if self.uac_reg_request_to("$fU", 2 if ha1 else 0):
+                context.xlog("L_NOTICE", "Found remote user [$rU] on [$rd] via [$du]")
+                context.record_route()
+                context.t_on_failure("remote_auth")
+                context.t_relay()
+
+        def remote_auth(self, context: Any) -> None:
+            if context.pv("$T_reply_code") == 401 or context.pv("$T_reply_code") == 407:
+                context.xlog("L_NOTICE", "Remote asked for authentication")
+                context.uac_auth(1 if ha1 else 0)
+                context.t_relay()
+
+    secret = Credentials(b"49301", b"s3cret", realm=b"provider.example")
+    columns = {"auth_password": "s3cret"}
+    if ha1:
+        columns = {"auth_ha1": hashlib.md5(b"49301:provider.example:s3cret").hexdigest(), "auth_password": ""}
+    net = TrunkNet(Example, trunk(account(**columns)))
+    with caplog.at_level(logging.INFO, "sipengine"):
+        net.send(net.phone, net.request(
+            b"INVITE", b"sip:+49401@192.0.2.5", b"Ann <sip:acc1@pbx.example>;tag=bt", b"<sip:+49401@192.0.2.5>", b"c1",
+            1, host=b"192.0.2.9:5060", extra=b"Contact: <sip:bob@192.0.2.9>\r\n",
+        ))
+        first = parse(net.provider.take()[-1])
+        assert first.ruri == b"sip:49301@sip.provider.example" and first.cseq == (1, b"INVITE")
+        status, name = (b"407 Who?", b"Proxy") if proxy else (b"401 Who?", b"WWW")
+        net.send(net.provider, reply(
+            first, status, b"ch", name + b'-Authenticate: Digest realm="provider.example", nonce="n", qop="auth"'
+        ))
+    again = parse(net.provider.take()[-1])
+    assert again.cseq == (2, b"INVITE") and proves(again, secret, proxy=proxy) == 1
+    net.send(net.provider, reply(again, b"200 OK", b"gt", b"Contact: <sip:gw@192.0.2.1>"))
+    ok = parse(net.phone.take()[-1])
+    assert ok.status == 200 and ok.cseq == (1, b"INVITE")
+    assert [record.getMessage() for record in caplog.records] == [
+        "Found remote user [49301] on [sip.provider.example] via [sip:192.0.2.1:5060] (call c1)",
+        "Remote asked for authentication (call c1)",
+    ]

@@ -223,3 +223,59 @@ def test_the_default_class_is_checked_without_being_imported(settings: Any) -> N
     assert settings.TRUNKMGR.routing == "trunkmgr.sip.routing.TrunkRouting"
     assert routing_messages() == [] and routing_class() is TrunkRouting
     assert asyncio.iscoroutinefunction(TrunkRouting.request_route)
+
+
+HA1 = "0123456789abcdef0123456789abcdef"
+REQUESTED = [
+    trunk(account("acc1", l_username="100", realm="r.example")),
+    trunk(account("acc2", l_username="200", r_username="a b", auth_ha1=HA1), outbound_proxy="sip:192.0.2.1:5071"),
+    trunk(account("none", l_username="300", auth_password="", auth_username="")),
+]
+
+
+@pytest.mark.parametrize(("user", "mode", "use_domain", "code", "l_uuid"), [
+    ("$fU", 0, False, 1, "acc1"),
+    ("acc2", 0, False, 1, "acc2"),
+    ("200", 1, False, 1, "acc2"),
+    ("sip:200@pbx.example", 1, True, 1, "acc2"),
+    ("sip:200@other.example", 1, True, -1, ""),
+    ("tel:200", 1, True, -2, ""),
+    ("acc2", 2, False, 1, "acc2"),
+    ("200", 3, False, 1, "acc2"),
+    ("acc1", 2, False, -1, ""),  # has no HA1
+    ("nobody", 0, False, -1, ""),
+    ("none", 0, False, -1, ""),  # nothing to prove itself with
+    ("acc1", 4, False, -1, ""),
+    ("acc1", -1, False, -1, ""),
+])  # fmt: skip
+def test_uac_reg_request_to(user: str, mode: int, use_domain: bool, code: int, l_uuid: str, settings: Any) -> None:
+    settings.TRUNKMGR = dataclasses.replace(
+        settings.TRUNKMGR, reg_use_domain=use_domain, auth_realm_avp="$avp(realm)", auth_username_avp="$avp(s:user)",
+        auth_password_avp="$avp(pw)",
+    )
+    seen: list[Any] = []
+
+    class Asking(TrunkRouting):
+        async def request_route(self, context: Any) -> None:
+            before = context.ru
+            found = self.uac_reg_request_to(user, mode)
+            assert bool(found) == (found == 1)
+            assert found == 1 or (context.ru == before and not context.credentials and context.marks is None)
+            seen.extend([found, context.ru, context.du, [context.avp.get(name) for name in ("realm", "user", "pw")]])
+            seen.extend([context.marks and context.marks.l_uuid, [bool(each.password) for each in context.credentials]])
+            context.sl_send_reply(404)
+
+    net = TrunkNet(Asking, *REQUESTED)
+    net.send(net.phone, net.request(
+        b"INVITE", b"sip:+4930@192.0.2.5", b"<sip:acc1@pbx.example>;tag=b", b"<sip:+4930@192.0.2.5>", b"c", 1,
+        host=b"192.0.2.9:5060",
+    ))
+    assert seen[0] == code
+    if l_uuid == "acc1":
+        expected = ["sip:49301@sip.provider.example", "sip:192.0.2.1:5060", ["r.example", "49301", "secret"]]
+    elif l_uuid:
+        secret = HA1 if mode & 2 else "secret"
+        expected = ["sip:a%20b@sip.provider.example", "sip:192.0.2.1:5071", ["", "49301", secret]]
+    else:
+        return
+    assert seen[1:] == [*expected, l_uuid, [not mode & 2]]
