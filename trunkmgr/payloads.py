@@ -241,7 +241,8 @@ def call_row(call: Call, now: datetime) -> dict[str, Any]:
     talk = (call.ended_time or now) - call.answered_time if call.answered_time else None
     return {
         "call": call, "time": call.started_time, "direction": call.get_direction_display(),
-        "caller": call.caller, "callee": call.callee, "result": result, "evidence": evidence,
+        "caller": call.caller.removeprefix("sip:"), "callee": call.callee.removeprefix("sip:"),
+        "result": result, "evidence": evidence,
         "hidden": f"hidden from the {'provider' if outbound else 'PBX'}" if call.anonymous else "",
         "since": epoch(call.answered_time or call.started_time),
         "seconds": (now - (call.answered_time or call.started_time)).total_seconds(),

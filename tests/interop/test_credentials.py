@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -36,7 +37,9 @@ def test_a_row_answers_where_the_account_cannot(
 
     call("provider_asks_in_vain", "pbx_calls_out_in_vain")
     eventually(lambda: product.query("SELECT code FROM trunkmgr_call") == [(403,)], 3, "the call is on record")
-    assert "The provider refused the password for this call" in product.admin().get("/status/calls/")
+    page = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", product.admin().get("/status/calls/")))
+    assert "Out alice@pbx.example → to +493055501234" in page
+    assert "The provider refused the password for this call" in page
 
     row = ("--realm", "rheintel.example", "--provider", "RheinTel", "--password-stdin")
     product.manage("credential", "add", "trunk-4711", *row, stdin=PASSWORD)

@@ -341,8 +341,8 @@ def test_calls_going_on(web: Client) -> None:
         key="a", call_id="a", l_uuid="one", direction="in", caller="+4930<b>", callee="4989", started_time=now,
     )
     Call.objects.create(
-        key="b", call_id="b", l_uuid="one", direction="out", caller="100@pbx.example", callee="+49301", anonymous=True,
-        started_time=now, answered_time=now,
+        key="b", call_id="b", l_uuid="one", direction="out", caller="sip:100@pbx.example", callee="+49301",
+        anonymous=True, started_time=now, answered_time=now,
     )
     Call.objects.create(key="c", call_id="c", l_uuid="one", direction="in", started_time=now, ended_time=now)
     page = web.get("/status/calls/").content.decode()
