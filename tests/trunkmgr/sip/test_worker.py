@@ -8,6 +8,7 @@ import logging
 import re
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from asgiref.sync import sync_to_async
 from channels.layers import InMemoryChannelLayer
 from django.conf import settings
 from django.db import OperationalError
+from django.utils import timezone
 
 from sipengine.dialog import state as dialog_state
 from sipengine.dialog.cseq import Numbering, Sequence
@@ -39,6 +41,7 @@ from trunkmgr.models import (
 )
 from trunkmgr.services import accounts, credentials, domains, orders, providers
 from trunkmgr.sip import store
+from trunkmgr.sip import worker as worker_module
 from trunkmgr.sip.worker import SipWorker
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -436,3 +439,19 @@ def test_a_restart_takes_up_the_calls_that_were_challenged(
     with caplog.at_level(logging.WARNING):
         restart(other_keys)
     assert "1 of 1 calls that go on were stored under other TRUNKMGR_SEAL_KEYS." in caplog.text
+
+
+def test_dialogs_of_which_nothing_is_heard_are_forgotten(
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also those of workers that do not come back."""
+    monkeypatch.setattr(worker_module, "COMPARE", 0.0)
+
+    async def scenario(stand: Stand) -> None:
+        past = timezone.now() - timedelta(seconds=1)
+        dead = {"call_id": "c", "state": "s", "changed_time": past, "expires_time": past}
+        await sync_to_async(Dialog.objects.create)(key="k", node="gone", **dead)
+        stand.worker.wake()
+        await eventually(lambda: not Dialog.objects.exists())
+
+    run(scenario)
