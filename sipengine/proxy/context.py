@@ -20,7 +20,16 @@ from sipengine.message.fields import CACHE_LIMIT, CANONICAL, CONTACT, FROM, TO
 from sipengine.message.message import Message
 from sipengine.message.uri import SipUri
 from sipengine.message.values import name_addr_of, params_at, tag_of, uri_of
-from sipengine.proxy.hooks import BRANCH_ROUTE, FAILURE_ROUTE, REQUEST_ROUTE, Step, Verdict, log, step_at_once
+from sipengine.proxy.hooks import (
+    BRANCH_ROUTE,
+    FAILURE_ROUTE,
+    ONREPLY_ROUTE,
+    REQUEST_ROUTE,
+    Step,
+    Verdict,
+    log,
+    step_at_once,
+)
 from sipengine.proxy.variables import Store, Variables, looked_at, status_of
 from sipengine.transport.flow import Address, Flow
 from sipengine.uac.digest import Credentials
@@ -280,8 +289,13 @@ class ResponseContext(Variables):
         self.contact_hidden = CONTACT in self.message.keys or self.contact_hidden
 
     def remove_hf(self, *fields: bytes | str) -> int:
-        """Remove header fields in all their spellings; for those that name the caller this holds for the whole call."""
+        """Remove header fields in all their spellings; for those that name the caller this holds for the whole call.
+
+        Of the response in `onreply_route`, as `append_hf`.
+        """
         keys, bits = _fields(fields)
+        if self.route is ONREPLY_ROUTE:
+            return sum([looked_at(self).remove(key) for key in keys])
         self.hidden |= bits
         if keys.isdisjoint(self.names):
             return 0
@@ -293,7 +307,7 @@ class ResponseContext(Variables):
         A line end behind it, which Kamailio wants, may be there.
         """
         line = (line.encode() if isinstance(line, str) else line).rstrip(b"\r\n")
-        self.message.append(line)
+        looked_at(self).append(line)
         self.names = {*self.names, CANONICAL[line.partition(b":")[0]]}
 
     def append_branch(self, uri: bytes | str = b"", du: bytes | str = b"") -> None:

@@ -6,6 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sipengine.exceptions import UnsupportedUriScheme
+from sipengine.message import SipUri
+from sipengine.uac.restore import KamailioCodec
 from tests.fuzz.targets import TARGETS
 
 NOISE = st.binary(max_size=6)
@@ -87,3 +90,19 @@ def test_what_must_hold_for_any_bytes(name: str) -> None:
         TARGETS[name](data)
 
     holds()
+
+
+@settings(deadline=None, max_examples=300)
+@given(original=URI, new=URI, seen=URI, password=st.sampled_from(["", "key", "a long password"]))
+def test_the_seeds_codec_gives_a_uri_or_nothing(original: bytes, new: bytes, seen: bytes, password: str) -> None:
+    """kamailio-uac g.2: what was stored comes back; what another URI makes of it is a URI, or is not used."""
+    codec = KamailioCodec(password, "vsf", "vst")
+    value = codec.encode(original, new)
+    assert codec.decode(value, original) in (new, b"") and codec.decode(value, new) in (original, b"")
+    other = codec.decode(value, seen)
+    if other:
+        assert other.isascii() and not any(c <= 32 or c in b'<>"' for c in other)
+        try:
+            SipUri.parse(other)
+        except UnsupportedUriScheme:
+            assert other[:4].lower() == b"tel:"

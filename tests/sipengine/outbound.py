@@ -54,7 +54,7 @@ class Outbound(Net):
         context.credentials = self.known["berlin"]
         context.ruri = DIALLED
         context.du = b"sip:192.0.2.1:5060"
-        context.uac_replace_from(None, b"sip:49301@provider.example")
+        context.uac_replace_from(b"sip:49301@provider.example")
         context.record_route()
         context.mark_call("berlin", "out", context.from_uri, "+49401", False)
         context.t_relay()

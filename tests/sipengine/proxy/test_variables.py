@@ -262,6 +262,25 @@ def test_functions_of_the_script() -> None:
     assert asked(Net(), ask) == [True, False, False, True, True, False, 2, False, False, False, False, "1"]
 
 
+def test_header_functions_edit_the_response_in_onreply_route() -> None:
+    net = Net()
+
+    def decide(context: ResponseContext) -> None:
+        context.ruri = b"sip:phone@192.0.2.9:5060"
+        context.t_relay()
+
+    def onreply_route(context: ResponseContext, message: object) -> None:
+        assert context.remove_hf("Server", "X-Foo") == 2
+        context.append_hf(f"X-Status: {context.rs}")
+
+    net.routing.decide, net.routing.onreply_route = decide, onreply_route  # type: ignore[attr-defined]
+    net.send(net.provider, net.invite())
+    net.send(net.phone, reply(parse(net.phone.take()[-1]), b"180 Ringing", b"pt", b"Server: x", b"X-Foo: y"))
+    ringing = parse(net.provider.take()[-1])
+    assert ringing.get(b"X-Status") == b"180" and ringing.get(b"Server") is None and ringing.get(b"X-Foo") is None
+    assert net.routing.contexts[0].message.get(b"X-Status") is None, "the request is left alone"
+
+
 def test_an_ordinary_call_makes_no_store() -> None:
     net = Net()
     net.establish()
