@@ -1,7 +1,8 @@
 """An INVITE that got no answer in time, after its branch went on to the next target: whoever answers late is hung up.
 
 A late provisional gets CANCEL; a late 2xx gets ACK and BYE, written by us in place of the caller, who hears of one
-answer only (RFC 3261 §9.1, §13.2.2.4, §15; RFC 3263 §4.3).  Dialogs that a fork opened are each ended.
+answer only (RFC 3261 §9.1, §13.2.2.4, §15; RFC 3263 §4.3).  Dialogs that a fork opened are each ended.  So is every
+dialog of an INVITE of our own: nobody is there to talk.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from sipengine.message.values import tag_of
 from sipengine.proxy import route
 from sipengine.transaction.client import ClientTransaction, InviteClient, NonInviteClient
 from sipengine.transport.flow import Flow
+from sipengine.uac.digest import Credentials, answer, choose
 
 if TYPE_CHECKING:
     from sipengine.proxy.core import ProxyCore
@@ -25,8 +27,14 @@ if TYPE_CHECKING:
 class Abandoned:
     """Transaction user of an INVITE that nobody waits for any more."""
 
-    def __init__(self, core: ProxyCore, client: InviteClient, now: float) -> None:
+    def __init__(
+        self, core: ProxyCore, client: InviteClient, now: float, credentials: Credentials | None = None,
+        lines: tuple[bytes, ...] = (),
+    ) -> None:
+        """`credentials` answer a challenge of the BYE; `lines` proved the INVITE, and so prove its ACK."""
         self._core = core
+        self._credentials = credentials
+        self._lines = lines
         # Our own requests, which may be answered already, have none.
         self._routes = len(parse(client.wire).get_list(RECORD_ROUTE)) if client.wire else 0
         self._acks: dict[bytes, tuple[bytes, Flow] | None] = {}
@@ -65,7 +73,7 @@ class Abandoned:
         if behind:
             lines.append(b"Route: " + b", ".join(reversed(behind)))
         lines.append(b"Max-Forwards: 70")
-        ack = request(b"ACK", contacts[0].uri, [*lines, b"CSeq: %b ACK" % client.cseq])
+        ack = request(b"ACK", contacts[0].uri, [*lines, b"CSeq: %b ACK" % client.cseq, *self._lines])
         bye = request(b"BYE", contacts[0].uri, [*lines, b"CSeq: %d BYE" % (int(client.cseq) + 1)])
         hop = contacts[0].uri
         for sent in (ack, bye):
@@ -91,13 +99,40 @@ class Abandoned:
             core.counters.transport_errors += 1
             return
         flow = core.transport.flow_for(listener, target.address)
-        branch = core.identifiers.hex()
-        wires = []
-        for sent, name in ((ack, b"a"), (bye, b"b")):
-            sent.insert(0, b"%b%b%b;rport" % (flow.via, branch, name))
-            wires.append(sent.serialize())
-        self._acks[tag] = wires[0], flow
-        layer.out.append((wires[0], flow))
-        leaving = NonInviteClient(layer, branch + b"b", b"BYE", flow, wires[1], None)
-        layer.clients[branch + b"b"] = leaving
-        leaving.start(now)
+        ack.insert(0, b"%b%ba;rport" % (flow.via, core.identifiers.hex()))
+        self._acks[tag] = ack.serialize(), flow
+        layer.out.append((ack.serialize(), flow))
+        _Bye(core, bye, self._credentials).send(flow, now)
+
+
+class _Bye:
+    """A BYE of ours and, where it is challenged and we have the means, its one repeat (§22.2)."""
+
+    def __init__(self, core: ProxyCore, message: Message, credentials: Credentials | None) -> None:
+        self._core = core
+        self._message = message
+        self._credentials = credentials
+
+    def send(self, flow: Flow, now: float) -> None:
+        layer, branch = self._core.transactions, self._core.identifiers.hex() + b"b"
+        message = self._message.copy()
+        message.insert(0, b"%b%b;rport" % (flow.via, branch))
+        client = layer.clients[branch] = NonInviteClient(layer, branch, b"BYE", flow, message.serialize(), self)
+        client.start(now)
+
+    def on_response(self, client: ClientTransaction, status: int, message: Message, now: float) -> None:
+        credentials, self._credentials = self._credentials, None if status >= 200 else self._credentials
+        if status not in (401, 407) or credentials is None:
+            return
+        bye, www, proxy = self._message, message.get_all(b"WWW-Authenticate"), message.get_all(b"Proxy-Authenticate")
+        chosen = [challenge for challenge in choose(www, proxy, credentials) if credentials.answers(challenge)]
+        if not chosen:
+            return
+        for challenge in chosen:
+            line = answer(challenge, credentials, b"BYE", bye.ruri, cnonce=self._core.identifiers.hex())
+            bye.append(b"%b: %b" % line)
+        bye.replace(b"CSeq", b"%d BYE" % (bye.cseq[0] + 1))
+        self.send(client.flow, now)
+
+    def on_failure(self, client: ClientTransaction, error: SipError, now: float) -> None:
+        """The far side is gone, and with it the call."""

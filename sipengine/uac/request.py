@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
 from ipaddress import ip_address
@@ -59,7 +59,10 @@ class Agent(Protocol):
         on_response: Callable[[int, Message, float], None], on_failure: Callable[[SipError, float], None],
     ) -> ClientTransaction: ...
 
-    def hang_up(self, client: ClientTransaction, now: float, answer: Message | None = None) -> None: ...
+    def hang_up(
+        self, client: ClientTransaction, now: float, answer: Message | None, credentials: Credentials,
+        lines: tuple[bytes, ...],
+    ) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +199,8 @@ class Exchange:
         self.due = NEVER
         self.sent_at: float | None = None
         self._client: ClientTransaction | None = None
+        self._proof: tuple[bytes, ...] = ()
+        """What proved the request that is under way: its ACK repeats it (RFC 3261 §13.2.2.4)."""
         self._ringing = False
         self._targets: list[Target] = []
         self._target: Target | None = None
@@ -243,9 +248,13 @@ class Exchange:
         if client is None:
             return
         if client.method == b"INVITE":
-            self.requests.agent.hang_up(client, now)
+            self._hang_up(client, now, None)
         else:
             client.terminate()
+
+    def _hang_up(self, client: ClientTransaction, now: float, answer: Message | None) -> None:
+        credentials = replace(self.request.credentials, realm=self.request.realm.encode())
+        self.requests.agent.hang_up(client, now, answer, credentials, self._proof)
 
     def _located(self, targets: list[Target] | ResolutionError, now: float) -> None:
         if self.ended:
@@ -288,14 +297,17 @@ class Exchange:
         request, agent = self.request, self.requests.agent
         flow = agent.flow_for(self._listener, self._target.address)
         headers = request.headers(flow)
+        proof = []
         for challenge in self._answered.values():
             self._nonces[challenge.nonce] += 1
-            headers.append(
+            proof.append(
                 answer(
                     challenge, request.credentials, request.method, request.ruri, nc=self._nonces[challenge.nonce],
                     cnonce=agent.entropy(12).hex().encode(), body=request.body,
                 )
             )
+        headers += proof
+        self._proof = tuple(b"%b: %b" % line for line in proof)
         first = self.sent_at is None
         self.sent_at = now
         self._sent_to_target += 1
@@ -333,7 +345,7 @@ class Exchange:
         client, self._client, self._ringing, self.due = self._client, None, False, NEVER
         if client.method == b"INVITE" and code < 300:
             # Nobody is there to talk: the call is taken and ended.
-            self.requests.agent.hang_up(client, now, message)
+            self._hang_up(client, now, message)
         if code == 503:
             # RFC 3261 §21.5.4, RFC 3263 §4.3: leave this one alone and try the next.
             self.requests.failed(self._target, now, asked_rest(message))

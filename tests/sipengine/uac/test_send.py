@@ -399,6 +399,33 @@ def test_an_invite_that_is_taken_is_ended() -> None:
     assert net.endpoint.live["client_transactions"] == 0
 
 
+@pytest.mark.rfc("3261", "13.2.2.4")
+def test_its_ack_has_the_credentials_and_its_bye_answers_a_challenge_once() -> None:
+    asked: list[bytes] = []
+    lenient = True
+
+    def answer(message: Message) -> bytes:
+        value = message.get(b"Proxy-Authorization")
+        if value is None or (message.method == b"BYE" and not lenient):
+            asked.append(message.method)
+            return reply(message, b"407 Proxy", b"t1", proxy(f"n{len(asked)}"))
+        assert right(value.decode(), message)
+        return reply(message, b"200 OK", b"t1", b"Contact: <sip:there@192.0.2.9>")
+
+    net = Net(answer)
+    net.send(5, method="INVITE", auser="alice", apasswd=PASSWORD)
+    sent = [(message.method, message.cseq[0]) for message in net.sent]
+    assert sent == [
+        (b"INVITE", 10), (b"ACK", 10), (b"INVITE", 11), (b"ACK", 11), (b"BYE", 12), (b"BYE", 13),
+    ]  # fmt: skip
+    invite, ack = net.sent[2:4]
+    assert ack.get(b"Proxy-Authorization") == invite.get(b"Proxy-Authorization") is not None
+    assert net.sent[4].get(b"Proxy-Authorization") is None and asked == [b"INVITE", b"BYE"]
+    lenient = False
+    net.send(5, method="INVITE", auser="alice", apasswd=PASSWORD)
+    assert asked == [b"INVITE", b"BYE", b"INVITE", b"BYE", b"BYE"], "a BYE that is refused ends there"
+
+
 @pytest.mark.rfc("3261", "22.2")
 def test_an_invite_is_challenged_and_refused() -> None:
     net = Net(challenging(answering(b"486 Busy Here"), (b"407 P", [proxy("n1")])))
