@@ -153,6 +153,15 @@ def test_without_a_worker_it_says_so(run: Run) -> None:
     assert "No SIP worker runs" in run("--ruri", "sip:a", fails=True)
 
 
+def test_a_secret_that_nobody_claimed_goes_with_the_waiting(run: Run) -> None:
+    node()
+    said = run(
+        "--ruri", "sip:a", "--auser", "u", "--apasswd-stdin", "--timeout", "1", stdin=PASSWORD, fails=True, result=None,
+    )
+    assert "The SIP worker edge-1 has not answered in 2 s." in said
+    assert not Order.objects.get().secret
+
+
 def test_a_secret_that_nobody_claimed_goes_with_the_next_order(run: Run) -> None:
     edge = node()
     orders.place_one("uac_req_send", {}, timeout=-1, secret=Credential(password=PASSWORD).password)

@@ -59,5 +59,11 @@ def send(
 
 
 def wait(order: Order, timeout: float = TIMEOUT) -> dict[str, Any]:
-    """Return the result of the order; a second more than it may take, for the way there and back."""
-    return orders.wait(order, timeout + 1.0)
+    """Return the result of the order; a second more than it may take, for the way there and back.
+
+    Where no worker took it in time, none will any more, and its secret goes.
+    """
+    result = orders.wait(order, timeout + 1.0)
+    if "code" not in result:
+        Order.objects.filter(pk=order.pk, claimed_time=None).exclude(secret="").update(secret="")
+    return result

@@ -16,6 +16,7 @@ from sipengine.events import RegistrationState
 from sipengine.exceptions import LocalProtocolError, ProtocolError
 from sipengine.message import SipUri
 from sipengine.uac.lookup import escape_user
+from sipengine.uac.uac_req import UacRequest
 from trunkmgr.models import Change
 from trunkmgr.services import accounts, changes
 from trunkmgr.sip.snapshot import Trunk
@@ -147,6 +148,13 @@ class UacFunctions:
             if name:
                 context.set_pv(name, known.decode())
         return OK
+
+    def uac_req_send(self, uac_req: UacRequest) -> ReturnCode:
+        """Send a request where there is no response context, as in `local_route`; elsewhere `context.uac_req_send()`.
+
+        -1 when too many are under way; ValueError when the keys make no request.
+        """
+        return OK if self.scope["sip.worker"].endpoint.uac_requests.send(uac_req) else FAILED
 
     def uac_reg_enable(self, attr: str, val: str) -> ReturnCode:
         """Switch an account on; it registers at once.  -1: empty argument, -2: not found, -3: unknown attribute."""

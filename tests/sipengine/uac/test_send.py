@@ -30,10 +30,10 @@ Answer = Callable[[Message], "bytes | None"]
 class Net:
     """An endpoint with two addresses, and a far side that answers by script."""
 
-    def __init__(self, answer: Answer | None = None) -> None:
+    def __init__(self, answer: Answer | None = None, **configuration: Any) -> None:
         self.wire = Wire()
         self.endpoint = Endpoint(
-            Configuration(), application=lambda context: None, admission=lambda flow: True,
+            Configuration(**configuration), application=lambda context: None, admission=lambda flow: True,
             entropy=entropy_from(b"send"),
         )
         for transport, host, port in (("udp", *US), ("tcp", *US), ("udp", "192.0.2.6", 5080)):
@@ -209,6 +209,12 @@ def test_its_own_challenge_is_answered(status: bytes, header: bytes, field: byte
     assert [sent[1] for sent in net.wire.sent if sent[2] == THEM] == [("192.0.2.6", 5080)] * 2, "the socket stays"
     [end] = net.heard
     assert (end.evcode, end.evtype) == (200, 1), "the event comes once, with the last answer"
+
+
+def test_the_default_socket_holds_for_the_repeat_too() -> None:
+    net = Net(challenging(answering(b"200 OK"), (b"401 U", [www("n1")])), default_socket="udp:192.0.2.6:5080")
+    net.send(auser="alice", apasswd=PASSWORD)
+    assert [sent[1] for sent in net.wire.sent if sent[2] == THEM] == [("192.0.2.6", 5080)] * 2
 
 
 def test_401_and_407_one_after_the_other() -> None:

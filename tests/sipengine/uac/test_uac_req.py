@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+import contextlib
+from typing import Any
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sipengine.configuration import Configuration
+from sipengine.endpoint import Endpoint
+from sipengine.message import parse
+from sipengine.testing import Wire
 from sipengine.uac.uac_req import UacRequest
+from tests.sipengine.net import entropy_from
 
 TEXTS = {
     "method": (31, "OPTIONS"), "ruri": (1023, "sip:a.example"), "furi": (1023, "sip:b.example"),
@@ -160,3 +170,43 @@ def test_a_secret_shows_nowhere() -> None:
     with pytest.raises(ValueError) as caught:
         uac_req.apasswd = "s3cret\r\n"
     assert "s3cret" not in str(caught.value)
+
+
+NASTY = st.text(
+    st.sampled_from("sip:a@b.example;tag=x<>\"\\ ,\t\r\n\0\x7féX-A: 1") | st.characters(), max_size=40,
+)
+NAMES = ("from", "to", "call-id", "cseq", "via", "content-length", "max-forwards")
+
+
+@given(st.fixed_dictionaries({
+    key: st.just(TEXTS[key][1]) | NASTY | st.tuples(st.just(TEXTS[key][1]), NASTY).map("".join)
+    for key in TEXTS if key not in ("auser", "apasswd", "sock")
+}))
+def test_whatever_is_written_what_leaves_is_the_message_that_was_meant(values: dict[str, Any]) -> None:
+    uac_req = UacRequest()
+    for key, value in {**values, "ouri": "sip:192.0.2.9"}.items():
+        with contextlib.suppress(ValueError):
+            uac_req[key] = value
+    try:
+        uac_req.check()
+    except ValueError:
+        return
+    wire = Wire()
+    endpoint = Endpoint(
+        Configuration(), application=lambda context: None, admission=lambda flow: True, entropy=entropy_from(b"x"),
+    )
+    endpoint.add_listener("udp", "192.0.2.5", 5060)
+    endpoint.add_listener("tcp", "192.0.2.5", 5060)
+    wire.attach(endpoint)
+    there = wire.station("192.0.2.9", 5060), wire.station("192.0.2.9", 5060, "tcp")
+    assert endpoint.uac_requests.send(uac_req)
+    wire.run(0.1)
+    [data] = there[0].log + there[1].log
+    message = parse(data)
+    assert message.method.decode() == uac_req.method and message.ruri.decode() == uac_req.ruri
+    assert all(message.keys.count(name.encode()) == 1 for name in NAMES), data
+    lines = uac_req.hdrs.removesuffix("\r\n").split("\r\n") if uac_req.hdrs else []
+    added = 8 + (uac_req.method in ("INVITE", "SUBSCRIBE", "REFER"))
+    assert len(message.lines) - len(lines) <= added, "no line more than was meant"
+    assert message.body == uac_req.body.encode("utf-8", "surrogateescape")
+    assert message.to.tag.decode() == uac_req.ttag

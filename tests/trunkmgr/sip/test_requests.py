@@ -123,6 +123,24 @@ def test_the_deadline_ends_the_request(run: Callable[..., None]) -> None:  # noq
     run(scenario)
 
 
+def test_a_local_route_may_send(run: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    async def scenario(stand: Stand) -> None:
+        uac_req = UacRequest()
+        uac_req.method, uac_req.ruri = "INFO", f"sip:{PROVIDER}:{stand.provider.port}"
+
+        def local_route(message: Any, flow: Any) -> None:
+            if message.method == b"REGISTER":
+                consumer = TrunkRouting()
+                consumer.scope = {"sip.worker": stand.worker}
+                assert consumer.uac_req_send(uac_req)
+
+        stand.worker.endpoint.local_route = local_route
+        await sync_to_async(stand.account)("berlin")
+        await stand.provider.next("INFO")
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("awaits", [False, True])
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_routing_class_hears_of_replies(
