@@ -116,6 +116,7 @@ def test_a_hook_on_real_sockets_may_send_before_and_after_it_waited(late: bool) 
         context.uac_req.method, context.uac_req.ruri = "OPTIONS", f"sip:127.0.0.1:{context.source[1]}"
         context.uac_req.evroute = 1
         context.uac_req_send()
+        assert not context.core.transactions.clients, "it waits for what runs now"
         if late:
             await asyncio.sleep(0.1)
             assert heard, "it left at once, not when the hook ended"

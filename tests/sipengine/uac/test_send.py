@@ -455,6 +455,22 @@ def test_an_invite_that_rings_on_is_cancelled(fr_inv_timeout: int, seconds: floa
     assert end.outcome.at == pytest.approx(seconds, abs=0.01)
 
 
+def test_a_call_that_rang_rings_nowhere_else() -> None:
+    net = Net(lambda message: reply(message, b"180 Ringing" if message.method == b"INVITE" else b"200 OK"))
+    other = net.station(answering(b"200 OK"), "192.0.2.10")
+    net.wire.hosts["far.example"] = [Target("udp", THEM), Target("udp", ("192.0.2.10", 5060))]
+    net.send(10, method="INVITE", ruri="sip:far.example", fr_inv_timeout=3000)
+    assert other.inbox == [] and net.ends[0].evcode == 408
+
+
+def test_the_time_to_ring_ends_with_the_target_that_rang() -> None:
+    net = Net(lambda message: reply(message, b"180 Ringing") + b"\0" + reply(message, b"503 Busy"))
+    net.station(lambda message: None, "192.0.2.10")
+    net.wire.hosts["far.example"] = [Target("udp", THEM), Target("udp", ("192.0.2.10", 5060))]
+    net.send(60, method="INVITE", ruri="sip:far.example", fr_inv_timeout=3000)
+    assert net.ends[0].outcome.at == pytest.approx(32, abs=0.1), "Timer B of the second"
+
+
 def test_a_request_may_be_abandoned() -> None:
     net = Net(lambda message: None)
     exchange = net.endpoint.uac_requests.begin(request(), net.ends.append)
