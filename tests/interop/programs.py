@@ -34,6 +34,8 @@ PACKAGES = {
     "baresip": "baresip",
     "setpriv": "util-linux",
     "runuser": "util-linux",
+    "curl": "curl",
+    "bash": "bash",
 }
 
 

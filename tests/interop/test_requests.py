@@ -17,14 +17,14 @@ import pytest
 
 from tests.interop.conftest import Place
 from tests.interop.peers import HERE, Capture, Sipp, assert_clean
-from tests.interop.product import Embedded
+from tests.interop.product import Cluster, Embedded
 from tests.interop.programs import ROOT, Program, eventually, free_port, program
 from tests.interop.test_browser import Reader, chromium  # noqa: F401 - a fixture
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytestmark = [pytest.mark.interop("kamailio", "sipp", "chromium")]
+pytestmark = [pytest.mark.interop("kamailio", "sipp", "chromium", "postgres", "redis")]
 
 PASSWORD = "secret"
 REALM = "far.example"
@@ -237,3 +237,28 @@ def test_the_examples_of_the_api_page_run_as_they_stand(
     shown, shown_refusal = [json.loads(text) for kind, text in blocks if kind == "json"]
     assert set(shown) == set(options) and set(shown["result"]) == set(options["result"])
     assert refused == shown_refusal
+
+
+def test_in_several_processes_the_worker_is_woken_over_redis(
+    trunkmgr_cluster: Callable[..., Cluster], challenger: Callable[..., Challenger], tmp_path: Path
+) -> None:
+    kamailio, cluster = challenger(), trunkmgr_cluster()
+    done = cluster.manage(
+        "uac_req_send", "--method", "INFO", "--ruri", kamailio.uri, "--auser", "dora", "--apasswd-stdin", "--json",
+        stdin=PASSWORD,
+    )  # fmt: skip
+    assert json.loads(done.out)["code"] == 200 and kamailio.authenticated[-1].startswith("INFO by dora")
+    token = cluster.manage("api_token", "add", "check", "--may", "uac_req_send").out.strip()
+    body = json.dumps({"ruri": kamailio.uri, "method": "INFO", "auser": "emil", "apasswd": PASSWORD})
+    done = subprocess.run(
+        [
+            program("curl"), "--silent", "-H", f"Authorization: Bearer {token}", "-H", "Content-Type: application/json",
+            "-d", body, f"http://{cluster.http}/api/uac_req_send",
+        ],
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["result"]["reason"] == "Taken", done.stdout
+    rows = cluster.query("SELECT created_time, claimed_time, secret FROM trunkmgr_order ORDER BY id")
+    assert [secret for _, _, secret in rows] == ["", ""]
+    assert min(claimed - created for created, claimed, _ in rows).total_seconds() < 0.5, "the poll takes up to a second"
+    assert PASSWORD not in cluster.text
