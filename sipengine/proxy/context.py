@@ -247,10 +247,10 @@ class ResponseContext(Variables):
         self._check_editing("uac_replace_from")
         current = b"From: " + self.new_from if self.new_from else self.from_line
         new = replaced(current, display_or_uri, uri)
+        if self.core.restore_from_avp:
+            self._keep_original(FROM)
         if self.direction:
             return self.core.within.replace(self, FROM, new)
-        if self.core.restore_from_avp:
-            self.avp.setdefault(self.core.restore_from_avp, name_addr_of(self.from_line).decode(errors="replace"))
         self.new_from = new
         return True
 
@@ -258,10 +258,10 @@ class ResponseContext(Variables):
         """Show the callee another To; as `uac_replace_from`."""
         self._check_editing("uac_replace_to")
         new = replaced(b"To: " + self.new_to if self.new_to else self.to_line, display_or_uri, uri)
+        if self.core.restore_to_avp:
+            self._keep_original(TO)
         if self.direction:
             return self.core.within.replace(self, TO, new)
-        if self.core.restore_to_avp:
-            self.avp.setdefault(self.core.restore_to_avp, name_addr_of(self.to_line).decode(errors="replace"))
         self.new_to = new
         return True
 
@@ -279,7 +279,19 @@ class ResponseContext(Variables):
     def _restore(self, name: str, key: bytes) -> bool:
         if self.route is not REQUEST_ROUTE:
             raise InvalidState(f"{name} may be called in request_route, not in {self.route}")
-        return self.core.within.restore(self, key)
+        restored = self.core.within.restore(self, key)
+        if restored:
+            self._keep_original(key)
+        return restored
+
+    def _keep_original(self, key: bytes) -> None:
+        """`restore_from_avp`, `restore_to_avp`: the name-addr as it came."""
+        core = self.core
+        name, line = (
+            (core.restore_from_avp, self.from_line) if key is FROM else (core.restore_to_avp, self.to_line)
+        )
+        if name:
+            self.avp.setdefault(name, name_addr_of(line).decode(errors="replace"))
 
     def hide_contact(self) -> None:
         """Replace the user of the caller's Contact for the whole call; put it back in requests that come for it."""

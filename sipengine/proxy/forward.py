@@ -144,7 +144,8 @@ def _first_request(core: ProxyCore, context: ResponseContext, message: Message, 
         keys.insert(i, RECORD_ROUTE)
     else:  # RFC 5658 §5: each side must be able to reach us by its own value
         lines[i:i] = [
-            b"Record-Route: %b%b%b>" % (goes, route.PAIR, params), b"Record-Route: %b%b>" % (came, route.PAIR)
+            b"Record-Route: %b%b%b>" % (goes, route.PAIR, params),
+            b"Record-Route: %b%b%b>" % (came, route.PAIR, params if core.codec.doubled else b""),
         ]
         keys[i:i] = [RECORD_ROUTE, RECORD_ROUTE]
 

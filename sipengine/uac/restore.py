@@ -50,6 +50,9 @@ class Recovered:
 
 
 class RestoreCodec(Protocol):
+    doubled: bool
+    """Whether both values of a double Record-Route carry the parameters, as Kamailio's do."""
+
     def write(
         self, views: Views, call_id: bytes, caller_tag: bytes, key: str, l_uuid: str = "", shift: int = 0
     ) -> bytes:
@@ -74,6 +77,8 @@ def store_param(params: bytes, marker: bytes) -> bytes:
 
 class SealedCodec:
     """One token for both headers, in the parameter of From; in that of To where only To was replaced."""
+
+    doubled = False
 
     def __init__(self, sealer: Sealer, from_param: str, to_param: str, counters: Counters) -> None:
         self._sealer = sealer
@@ -121,6 +126,8 @@ class KamailioCodec:
     A value yields garbage for a URI that an endpoint altered.  So each of ours has a check value beside it, in a
     parameter with one letter more (`vsfc`), which Kamailio passes over; where it does not fit nothing is changed.
     """
+
+    doubled = True
 
     def __init__(self, password: str, from_param: str, to_param: str) -> None:
         self._password = password.encode()

@@ -237,6 +237,27 @@ def test_a_bye_of_an_early_dialog_is_restored(codec: str, restart: bool) -> None
         assert parse(net.provider.take()[-1]).get(b"From") == CALLER + b";tag=ct"
 
 
+@pytest.mark.parametrize("restart", [False, True])
+@CODECS
+def test_between_transports(codec: str, restart: bool) -> None:
+    """A double Record-Route: the seed's values stand in both of it, the sealed token in one."""
+    net = Net(Configuration(seal_keys=KEYS, restore_codec=codec))
+    phone = net.wire.station("192.0.2.9", 5060, "tcp")
+    net.routing.next_hop = b"sip:192.0.2.9:5060;transport=tcp"
+    net.send(net.provider, net.invite())
+    invite = parse(phone.take()[-1])
+    routes = invite.get_list(b"Record-Route")
+    assert [b";vsf=" in route for route in routes] == [True, codec == "kamailio"]
+    phone.send(reply(invite, b"200 OK", b"pt", b"Contact: <sip:phone@192.0.2.9;transport=tcp>"), ("192.0.2.5", 5060))
+    net.run()
+    call = Established(net, invite, parse(net.provider.take()[-1]), b"pt")
+    if restart:
+        net.restart()
+    bye = call.from_caller(b"BYE", 2).replace(b"phone@192.0.2.9:5060", b"phone@192.0.2.9;transport=tcp", 1)
+    net.send(net.provider, bye)
+    assert parse(phone.take()[-1]).get(b"From") == ANONYMOUS + b";tag=ct"
+
+
 # restore_mode
 @pytest.mark.parametrize("both", [False, True])
 def test_manual_mode_restores_one_header_at_a_time(both: bool) -> None:
@@ -316,6 +337,15 @@ def test_avps_hold_what_was_replaced() -> None:
     relayed(net, edit)
     net.establish()
     assert seen == [(CALLER.decode(), "<sip:acc1@192.0.2.5>")]
+
+
+def test_avps_hold_what_is_restored_in_manual_mode() -> None:
+    avps = {"restore_to_avp": "$avp(to)", "restore_from_avp": "$avp(from)"}
+    net = Net(Configuration(seal_keys=KEYS, restore_mode="manual", **avps))  # type: ignore[arg-type]
+    call = net.establish()
+    net.routing.decide = lambda context: (context.uac_restore_to(), context.uac_restore_from(), context.t_relay())
+    net.send(net.phone, call.from_callee(b"INFO", 7))
+    assert net.routing.contexts[-1].avp == {"to": ANONYMOUS.decode()}, "From was never changed"
 
 
 # endpoints that alter what they were given
