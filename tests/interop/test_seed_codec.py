@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 
 from sipengine.message import Message, parse
 from sipengine.message.build import request
+from sipengine.transport.stream import StreamFramer
 from tests.interop.conftest import Place
 from tests.interop.peers import HERE
 from tests.interop.product import Embedded
@@ -33,12 +33,12 @@ ANONYMOUS = b"<sip:anonymous@anonymous.invalid>"
 class Seed:
     """Kamailio with the module `uac` as the proxy that hides callers."""
 
-    def __init__(self, folder: Path, listen: tuple[str, int], next_hop: tuple[str, int]) -> None:
+    def __init__(self, folder: Path, listen: tuple[str, int], next_hop: str) -> None:
         folder.mkdir()
         argv = [program("kamailio"), "-DD", "-E", "-f", str(HERE / "conf" / "hides_callers.cfg"), "-Y", str(folder)]
         argv += ["-w", str(folder), "-m", "64"]
         for definition in (
-            f"LISTEN=udp:{listen[0]}:{listen[1]}", f'NEXT_HOP="sip:{next_hop[0]}:{next_hop[1]}"',
+            f"ON_UDP=udp:{listen[0]}:{listen[1]}", f"ON_TCP=tcp:{listen[0]}:{listen[1]}", f'NEXT_HOP="{next_hop}"',
             f'PASSWORD="{PASSWORD}"',
         ):
             argv += ["-A", definition]
@@ -54,29 +54,85 @@ class Seed:
 class Line:
     """One end of the calls: a socket, and what arrived there."""
 
+    transport = b"UDP"
+
     def __init__(self, address: tuple[str, int], proxy: tuple[str, int]) -> None:
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(address)
+        self.socket = self.open(address)
         self.socket.settimeout(10)
         self.host = b"%b:%d" % (address[0].encode(), address[1])
+        self.uri = b"sip:end@" + self.host
         self.proxy = proxy
         self.branches = 0
+
+    def open(self, address: tuple[str, int]) -> socket.socket:
+        opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        opened.bind(address)
+        return opened
+
+    def close(self) -> None:
+        self.socket.close()
 
     def send(self, data: bytes) -> None:
         self.socket.sendto(data, self.proxy)
 
+    def receive(self) -> bytes:
+        return self.socket.recv(65535)
+
     def request(self, method: bytes, ruri: bytes, *lines: bytes) -> None:
         self.branches += 1
-        via = b"Via: SIP/2.0/UDP %b;branch=z9hG4bK%d%b" % (self.host, self.branches, method)
-        contact = b"Contact: <sip:end@%b>" % self.host
+        via = b"Via: SIP/2.0/%b %b;branch=z9hG4bK%d%b" % (self.transport, self.host, self.branches, method)
+        contact = b"Contact: <%b>" % self.uri
         self.send(request(method, ruri, [via, b"Max-Forwards: 70", contact, *lines]).serialize())
 
     def expect(self, start: bytes) -> Message:
         """The next message that begins like this; others are provisional, or repetitions."""
         while True:
-            message = parse(self.socket.recv(65535))
+            message = parse(self.receive())
             if message.start.startswith(start):
                 return message
+
+
+class TcpLine(Line):
+    """The PBX over TCP: one connection, which each proxy opens for itself."""
+
+    transport = b"TCP"
+
+    def __init__(self, address: tuple[str, int], proxy: tuple[str, int]) -> None:
+        super().__init__(address, proxy)
+        self.uri += b";transport=tcp"
+        self.connection: socket.socket | None = None
+        self.framer = StreamFramer()
+        self.messages: list[bytes] = []
+
+    def open(self, address: tuple[str, int]) -> socket.socket:
+        return socket.create_server(address)
+
+    def close(self) -> None:
+        super().close()
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+    def send(self, data: bytes) -> None:
+        if self.connection is None:
+            self.connection = socket.create_connection(self.proxy, 10)
+            self.framer = StreamFramer()
+        self.connection.sendall(data)
+
+    def receive(self) -> bytes:
+        while not self.messages:
+            if self.connection is None:
+                self.connection, _ = self.socket.accept()
+                self.connection.settimeout(10)
+                self.framer = StreamFramer()
+            data = self.connection.recv(65535)
+            if not data:
+                self.hang_up()
+            self.messages += [message for message in self.framer.feed(data) if message.strip()]
+        return self.messages.pop(0)
 
 
 @dataclass
@@ -101,7 +157,7 @@ class Call:
         )
         invite = pbx.expect(b"INVITE")
         assert invite.get(b"From") == ANONYMOUS + b";tag=ct" and invite.get(b"To") == to_shown.replace(b"%b", to)
-        pbx.send(reply(invite, b"200 OK", b"pt", b"Contact: <sip:end@%b>" % pbx.host))
+        pbx.send(reply(invite, b"200 OK", b"pt", b"Contact: <%b>" % pbx.uri))
         ok = provider.expect(b"SIP/2.0 200")
         assert ok.get(b"From") == CALLER + b";tag=ct" and ok.get(b"To") == to + b";tag=pt"
         call = cls(provider, pbx, user, invite, ok)
@@ -144,59 +200,74 @@ class Call:
 
 
 @pytest.fixture(scope="module")
-def lines(trunkmgr_up: Callable[..., Embedded], place: Place) -> Iterator[tuple[Embedded, Line, Line]]:
-    """The product, not started, with the codec of the seed; the provider's line and the PBX's."""
-    routing = Path(__file__).parent
+def ours(trunkmgr_up: Callable[..., Embedded], place: Place) -> Embedded:
+    """The product, not started, with the codec of the seed and a routing class of its own."""
     product = trunkmgr_up(
         {
             "UAC_RESTORE_CODEC": "kamailio", "UAC_RESTORE_PASSWD": PASSWORD, "TRUNKMGR_ROUTING": "hides_to.HidesTo",
-            "PYTHONPATH": str(routing),
+            "PYTHONPATH": str(HERE),
         },
         start=False,
     )
     subprocess.run(
         [sys.executable, "manage.py", "migrate", "--noinput"], env=product.env, capture_output=True, check=True
     )
-    pbx = place.pbx_port()
     product.provision(
-        f"sip:{place.provider}:9", domain="rheintel.example", addresses=place.provider, next_hop=pbx,
+        f"sip:{place.provider}:9", domain="rheintel.example", addresses=place.provider, next_hop=place.pbx_port(),
         accounts=[{"l_uuid": "from"}, {"l_uuid": "both"}],
     )
-    with ExitStack() as stack:
-        ends = [Line(address, product.sip) for address in (place.provider_port(), pbx)]
-        for end in ends:
-            stack.callback(end.socket.close)
-        yield product, ends[0], ends[1]
+    return product
 
 
-def test_calls_of_kamailio_end_through_ours(lines: tuple[Embedded, Line, Line], tmp_path: Path) -> None:
-    ours, provider, pbx = lines
-    seed = Seed(tmp_path / "kamailio", ours.sip, pbx.socket.getsockname())
+@pytest.fixture(params=[Line, TcpLine], ids=["udp", "tcp"])
+def ends(request: pytest.FixtureRequest, ours: Embedded, place: Place) -> Iterator[tuple[Line, Line]]:
+    """The provider's line, and the PBX's: over TCP there is a double Record-Route."""
+    provider, pbx = Line(place.provider_port(), ours.sip), request.param(place.pbx_port(), ours.sip)
+    ours.manage("domain", "set", "pbx.example", "--next-hop", next_hop(pbx))
+    yield provider, pbx
+    provider.close()
+    pbx.close()
+
+
+def next_hop(pbx: Line) -> str:
+    return pbx.uri.replace(b"end@", b"").decode()
+
+
+def begin(provider: Line, pbx: Line) -> tuple[Call, Call]:
+    return Call.begin(provider, pbx, b"from", b"%b"), Call.begin(provider, pbx, b"both", b"<sip:line@pbx.example>")
+
+
+def values(call: Call, name: bytes) -> list[bool]:
+    """Whether each of the Record-Route values of a call has that parameter."""
+    return [b";" + name + b"=" in value for value in call.invite.get_list(b"Record-Route")]
+
+
+def test_calls_of_kamailio_end_through_ours(ends: tuple[Line, Line], ours: Embedded, tmp_path: Path) -> None:
+    provider, pbx = ends
+    seed = Seed(tmp_path / "kamailio", ours.sip, next_hop(pbx))
     try:
-        calls = [
-            Call.begin(provider, pbx, b"from", b"%b"), Call.begin(provider, pbx, b"both", b"<sip:line@pbx.example>")
-        ]
-        routes = [call.invite.line(b"record-route") for call in calls]
-        assert b";vsf=" in routes[0] and b"vsfc" not in routes[0] and b";vst=" in routes[1], "Kamailio's own"
+        from_, both = begin(provider, pbx)
+        assert all(values(from_, b"vsf")) and not any(values(from_, b"vsfc")), "Kamailio's own"
+        assert all(values(both, b"vst"))
         assert seed.within() == ["ACK", "ACK"]
     finally:
         seed.program.stop(5)
     ours.start()
-    calls[0].end_from_provider()
-    calls[1].end_from_pbx()
+    from_.end_from_provider()
+    both.end_from_pbx()
     ours.stop()
 
 
-def test_calls_of_ours_end_through_kamailio(lines: tuple[Embedded, Line, Line], tmp_path: Path) -> None:
-    ours, provider, pbx = lines
+def test_calls_of_ours_end_through_kamailio(ends: tuple[Line, Line], ours: Embedded, tmp_path: Path) -> None:
+    provider, pbx = ends
     ours.start()
-    calls = [Call.begin(provider, pbx, b"from", b"%b"), Call.begin(provider, pbx, b"both", b"<sip:line@pbx.example>")]
-    assert b";vsf=" in calls[0].invite.line(b"record-route") and b";vst=" in calls[1].invite.line(b"record-route")
+    from_, both = begin(provider, pbx)
+    assert all(values(from_, b"vsf")) and all(values(both, b"vst"))
     ours.stop()
-    seed = Seed(tmp_path / "kamailio", ours.sip, pbx.socket.getsockname())
+    seed = Seed(tmp_path / "kamailio", ours.sip, next_hop(pbx))
     try:
-        calls[1].end_from_provider()
-        calls[0].end_from_pbx()
+        both.end_from_provider()
+        from_.end_from_pbx()
         assert seed.within() == ["BYE", "BYE"]
     finally:
         seed.program.stop(5)
