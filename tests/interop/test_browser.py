@@ -257,14 +257,30 @@ def test_signed_out_pages_offer_to_sign_in(reader: Reader) -> None:
     reader.page.wait_for_selector("#lost >> text=You are signed out.", timeout=8000)
 
 
+CALLS = """
+from django.utils import timezone
+from trunkmgr.models import Call
+now, party = timezone.now(), "sip:somebody.with.a.long.name@a-host.with-a-long-name.example"
+for key, ended, code, reason in (("wide-1", None, None, ""), ("wide-2", now, 407, "Proxy Authentication Required")):
+    Call.objects.get_or_create(key=key, defaults=dict(
+        call_id=key, l_uuid="{main}", direction="out", caller=party, callee=party, anonymous=True, started_time=now,
+        ended_time=ended, code=code, reason=reason,
+    ))
+"""
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_scrolls_sideways(chromium: Browser, stand: Stand, width: int) -> None:
+    stand.product.manage("shell", "-c", CALLS.replace("{main}", stand.l_uuid("main")))
     reader = Reader(chromium, stand, viewport={"width": width, "height": 844})
     for path in ("/status/", f"/status/{stand.l_uuid('main')}/", "/status/fax/", "/status/calls/"):
         reader.page.goto(stand.url + path)
         reader.live()
         assert reader.page.evaluate("document.documentElement.scrollWidth") == width, path
     reader.context.close()
+    stand.product.manage(
+        "shell", "-c", "from trunkmgr.models import Call; Call.objects.filter(key__startswith='wide').delete()"
+    )
 
 
 def test_thousands_of_trunks_are_a_few_rows(reader: Reader) -> None:
@@ -339,10 +355,17 @@ for minutes in range(81, 1, -15):
     events.append(RegistrationEvent(l_uuid="fax", time=now - timedelta(minutes=minutes), state="refused",
         cause="wrong_password", code=401, reason="Unauthorized", trigger="beat", round_trip=0.051, target="{target}"))
 RegistrationEvent.objects.bulk_create(events)
-for number, seconds in enumerate((34, 190)):
-    began = now - timedelta(seconds=seconds)
-    Call.objects.create(key="shot%d" % number, call_id="shot%d" % number, l_uuid="{main}", direction="in",
-        caller="+49406696904%02d" % number, callee="main", started_time=began, answered_time=began, node="edge-1")
+number, local = "+494066969040%d", "sip:main@pbx.brauer.example"
+for key, direction, seconds, answered, ended, code, reason in (
+    (1, "in", 34, 30, None, None, ""), (2, "out", 190, 184, None, None, ""),
+    (3, "out", 260, None, 259, 403, "Provider refused the credentials"), (4, "in", 700, 690, 420, 200, "OK"),
+    (5, "in", 900, None, 870, 486, "Busy Here"),
+):
+    caller, callee = (number % key, local) if direction == "in" else (local, number % key)
+    times = [at if at is None else now - timedelta(seconds=at) for at in (seconds, answered, ended)]
+    Call.objects.create(key="shot%d" % key, call_id="shot%d" % key, l_uuid="{main}", direction=direction, node="edge-1",
+        caller=caller, callee=callee, started_time=times[0], answered_time=times[1], ended_time=times[2], code=code,
+        reason=reason, anonymous=key == 1)
 """
 
 
@@ -362,7 +385,7 @@ def test_screenshots(chromium: Browser, stand: Stand, tmp_path: Path) -> None:
         ("board", "/status/", {}),
         ("board-dark", "/status/", {"color_scheme": "dark"}),
         ("trunk", "/status/fax/", {"viewport": {"width": 1440, "height": 1000}}),
-        ("calls", "/status/calls/", {"viewport": {"width": 1440, "height": 420}}),
+        ("calls", "/status/calls/", {"viewport": {"width": 1440, "height": 560}}),
         ("phone", "/status/", {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2}),
     ]
     for name, path, options in shots:
