@@ -110,6 +110,13 @@ def test_it_goes_with_its_owner(account: UacReg, provider: Provider) -> None:
     assert credentials.remove(everybodys.pk) and not credentials.remove(everybodys.pk)
 
 
+def test_it_waits_for_an_account_that_vanished_from_kamailios_table(account: UacReg) -> None:
+    row = credentials.save(Credential(username="a", password="x", account=account))
+    UacReg.objects.all().delete()  # as `services.mirror` does, without the service
+    row = Credential.objects.get()
+    assert (row.scope, str(row)) == ("account 4711", "a in any realm")
+
+
 class TestCommand:
     @pytest.fixture
     def run(self, monkeypatch: pytest.MonkeyPatch) -> Any:

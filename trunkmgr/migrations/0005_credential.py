@@ -31,7 +31,7 @@ class Migration(migrations.Migration):
                 ('password', trunkmgr.models.credential.SecretField(blank=True, default='')),
                 ('ha1', trunkmgr.models.credential.SecretField(blank=True, default='', verbose_name='HA1')),
                 ('note', models.CharField(blank=True, default='', max_length=200, validators=[trunkmgr.models.validators.plain_text])),
-                ('account', models.ForeignKey(blank=True, db_column='l_uuid', db_constraint=False, help_text='Only calls of this account.', null=True, on_delete=django.db.models.deletion.CASCADE, related_name='credentials', to='trunkmgr.uacreg', to_field='l_uuid')),
+                ('account', models.ForeignKey(blank=True, db_column='l_uuid', db_constraint=False, help_text='Only calls of this account.', null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='credentials', to='trunkmgr.uacreg', to_field='l_uuid')),
                 ('provider', models.ForeignKey(blank=True, help_text="Only calls of this provider's accounts.", null=True, on_delete=django.db.models.deletion.CASCADE, related_name='credentials', to='trunkmgr.provider')),
             ],
             options={

@@ -181,9 +181,9 @@ class Credential(models.Model):
         "trunkmgr.Provider", on_delete=models.CASCADE, null=True, blank=True, related_name="credentials",
         help_text="Only calls of this provider's accounts.",
     )
-    # Deleted with their owner: without it they would answer for everybody.
+    # `services.accounts` takes them along. An account that only vanished from Kamailio's table may come back to them.
     account = models.ForeignKey(
-        "trunkmgr.UacReg", to_field="l_uuid", on_delete=models.CASCADE, db_constraint=False, db_column="l_uuid",
+        "trunkmgr.UacReg", to_field="l_uuid", on_delete=models.DO_NOTHING, db_constraint=False, db_column="l_uuid",
         null=True, blank=True, related_name="credentials", help_text="Only calls of this account.",
     )
     note = models.CharField(max_length=200, default="", blank=True, validators=[validators.plain_text])
