@@ -55,7 +55,7 @@ def arguments() -> argparse.Namespace:
     add("--rates", default="50,500,1000,2000", help="compare: calls/s, separated by commas")
     add("--rounds", type=int, default=3, help="compare: pairs at each rate")
     add("--secs", type=int, default=20)
-    add("--dir", choices=["inbound", "outbound"], default="inbound")
+    add("--dir", choices=["inbound", "outbound"], default="inbound", help="compare, findmax, latency, trace")
     add("--start", type=int, default=500)
     add("--factor", type=float, default=1.5)
     add("--steps", type=int, default=8)

@@ -16,8 +16,8 @@ unset "${!TRUNKMGR_@}" "${!UAC_@}" DATABASE_URL REDIS_URL
 export "${CHANGED[@]}"
 manage() { (cd "$ROOT" && "$PY" manage.py "$@" </dev/null); }
 
-row() { echo "$1,$1,$IP,$1,$IP,bench,$1,secret,sip:$IP:5070,$EXPIRES,bench,anonymous"; }
-header() { echo l_uuid,l_username,l_domain,r_username,r_domain,realm,auth_username,auth_password,auth_proxy,expires,provider,inbound_identity; }
+row() { echo "$1,$1,$IP,$1,$IP,bench,$1,secret,sip:$IP:5070,$EXPIRES,bench,anonymous,sip:$IP:5071"; }
+header() { echo l_uuid,l_username,l_domain,r_username,r_domain,realm,auth_username,auth_password,auth_proxy,expires,provider,inbound_identity,outbound_proxy; }
 
 tree() { local p; for p in "$@"; do echo "$p"; tree $(cat /proc/"$p"/task/*/children 2>/dev/null || true); done; }
 pids() { local main; main=$(cat "$PIDF" 2>/dev/null) || return 0; [ -d /proc/"$main" ] || return 0; tree "$main" | tr '\n' ' '; echo; }
