@@ -46,12 +46,6 @@ class Views(NamedTuple):
         return _FIELDS[self.hidden]
 
 
-def _common(one: bytes, other: bytes) -> int:
-    """How many bytes both begin with, at most 255."""
-    most = min(len(one), len(other), 255)
-    return next((i for i in range(most) if one[i] != other[i]), most)
-
-
 def pack(views: Views, key: bytes, l_uuid: bytes = b"", shift: int = 0) -> bytes | None:
     """Bytes to seal; None when a value is too long.
 
@@ -67,7 +61,9 @@ def pack(views: Views, key: bytes, l_uuid: bytes = b"", shift: int = 0) -> bytes
         if views.from_callee == ANONYMOUS:
             flags |= _ANONYMOUS
         else:  # mostly the same display name with another URI
-            same = _common(views.from_caller, views.from_callee)
+            same = views.from_caller.find(b":", 0, 255) + 1
+            if views.from_callee[:same] != views.from_caller[:same]:
+                same = 0
             values.append(bytes((same,)) + views.from_callee[same:])
     if views.to_callee:
         flags |= _TO

@@ -94,7 +94,11 @@ def parse_challenge(value: bytes, *, proxy: bool = False) -> Challenge:
     while (match := _PARAMETER.match(rest, at)) is not None:
         at = match.end()
         text = match[2]
-        found.setdefault(match[1].lower(), _ESCAPED.sub(rb"\1", text[1:-1]) if text[:1] == b'"' else text)
+        if text[:1] == b'"':
+            text = text[1:-1]
+            if text.find(b"\\") >= 0:
+                text = _ESCAPED.sub(rb"\1", text)
+        found.setdefault(match[1].lower(), text)
     if b"realm" not in found or not found.get(b"nonce"):
         raise ChallengeUnsupported("The challenge has no realm or no nonce.")
     seen = found.get(b"algorithm")

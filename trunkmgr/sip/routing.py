@@ -19,7 +19,7 @@ from sipengine.exceptions import Reject
 from sipengine.message.values import first_value, uri_of
 from trunkmgr.sip.consumers import SipConsumer
 from trunkmgr.sip.middleware import PBX, PROVIDER
-from trunkmgr.sip.snapshot import Trunk, host_of
+from trunkmgr.sip.snapshot import Trunk
 from trunkmgr.sip.uac import UacFunctions, user_and_line
 
 log = logging.getLogger("trunkmgr.sip")
@@ -150,15 +150,12 @@ class TrunkRouting(UacFunctions, SipConsumer):
         """
         snapshot, source = self.scope["sip.snapshot"], context.source[0]
         admission = self.scope["sip.worker"].admission
-        for uri in (context.from_uri, *map(uri_of, context.request.get_list(PREFERRED_IDENTITY))):
-            uri = uri if isinstance(uri, bytes) else uri.encode()
-            trunk = snapshot.calling_trunk(
-                user_and_line(uri)[0], host_of(uri.decode(errors="replace")),
-                lambda l_domain: admission.serves(l_domain, source),
+        trunk = snapshot.calling_trunk(context.from_uri, admission.serves, source)
+        for identity in context.request.get_list(PREFERRED_IDENTITY) if trunk is None else ():
+            trunk = trunk or snapshot.calling_trunk(
+                uri_of(identity).decode(errors="replace"), admission.serves, source
             )
-            if trunk is not None:
-                break
-        else:
+        if trunk is None:
             refusals.note(
                 "unknown_caller",
                 f"A call from {source} is answered 403: the user of its From names no account of a local domain "

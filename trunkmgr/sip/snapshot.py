@@ -151,16 +151,19 @@ class Snapshot:
         pbx = self.domains.get(l_domain.lower())
         return pbx.next_hop if pbx else None
 
-    def calling_trunk(self, user: bytes, host: str, serves: Callable[[str], bool]) -> Trunk | None:
+    def calling_trunk(self, uri: str, serves: Callable[[str, str], bool], source: str) -> Trunk | None:
         """Find the account that a PBX means by a URI: by `l_uuid`, else by `l_username`, where several have it with
-        `l_domain`; `serves` says which local domains are this PBX's.
+        `l_domain`; `serves` says whether a local domain is of the PBX at `source`.
         """
-        row = self.table.get(user.decode(errors="replace"))
-        if row is not None and serves(row.account.l_domain):
+        user, at, _ = uri.partition(":")[2].partition("@")
+        if not at:
+            return None
+        row = self.table.get(user)
+        if row is not None and serves(row.account.l_domain, source):
             return self.trunks[row.l_uuid]
-        rows = [row for row in self.table.of_username(user) if serves(row.account.l_domain)]
+        rows = [row for row in self.table.of_username(user.encode()) if serves(row.account.l_domain, source)]
         if len(rows) > 1:
-            rows = [row for row in rows if row.account.l_domain.lower() == host]
+            rows = [row for row in rows if row.account.l_domain.lower() == host_of(uri)]
         return self.trunks[rows[0].l_uuid] if len(rows) == 1 else None
 
     def credentials_for(self, trunk: Trunk) -> tuple[Credentials, ...]:
