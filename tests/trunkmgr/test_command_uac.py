@@ -101,6 +101,10 @@ class TestFaults:
         assert said in run("uac", "reg_add", *words, stdin=PASSWORD, fails=True)
         assert not UacReg.objects.exists()
 
+    def test_no_worker_is_a_500(self, run: Any, account: UacReg) -> None:
+        for words in (("reg_register", "l_uuid", "4711"), ("reg_unregister", "l_uuid", "4711"), ("reg_reload",)):
+            assert run("uac", *words, fails=True).startswith("500 No SIP worker")
+
     def test_no_password_on_stdin(self, run: Any) -> None:
         assert "stdin holds no auth_password" in run("uac", "reg_add", *ADD, fails=True)
 

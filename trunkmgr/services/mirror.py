@@ -55,7 +55,7 @@ class Mirror:
         gone = (known.keys() & there) - table.rows.keys() - table.refused.keys()
         for l_uuid in sorted(gone & self._missing):
             _remove(l_uuid)
-        self._missing = gone - self._missing
+        self._missing = gone
         return self._tell(table.refused)
 
     def _tell(self, refused: dict[str, str]) -> str:

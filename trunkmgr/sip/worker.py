@@ -300,6 +300,8 @@ class SipWorker(Worker):
     async def reload(self) -> int:
         """Compare all rows with the picture and take the difference over; return how many accounts it concerns."""
         assert self.node is not None
+        if self.foreign is not None:
+            await self.foreign.look()
         patch = await self.database.run(changes.compare, self.admission.snapshot)
         if patch:
             log.warning("The tables were changed behind the change log; the difference is taken over.")

@@ -249,6 +249,19 @@ def test_reload_finds_what_bypassed_the_log(run: Callable[..., None]) -> None:
         result = await sync_to_async(orders.wait)(order)
         assert result == {"ok": True, "message": "All accounts are read again, 1 differed."}
 
+        class Foreign:
+            notice = ""
+            looks = 0
+
+            async def look(self) -> None:
+                self.looks += 1
+
+            async def close(self) -> None: ...
+
+        stand.worker.foreign = Foreign()
+        (order,) = await sync_to_async(orders.place)("reload", {})
+        assert (await sync_to_async(orders.wait)(order))["ok"] and stand.worker.foreign.looks == 1
+
     run(scenario)
 
 

@@ -82,6 +82,12 @@ class Command(OrderCommand):
         )
         active.add_argument("mode", metavar="0|1", nargs="?")
 
+    def order(self, verb: str, payload: dict[str, Any]) -> None:
+        try:
+            super().order(verb, payload)
+        except CommandError as error:
+            raise CommandError(f"500 {error}") from None
+
     # looking
 
     def reg_dump(self, options: dict[str, Any]) -> None:
