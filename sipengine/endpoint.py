@@ -44,7 +44,7 @@ from sipengine.transport.locate import Locator, OnTargets
 from sipengine.transport.peers import PeerBook
 from sipengine.transport.rests import Rests
 from sipengine.transport.stream import PING, PONG, StreamFramer
-from sipengine.uac.digest import Credentials
+from sipengine.uac.digest import FindCredentials
 from sipengine.uac.probe import Probe
 from sipengine.uac.registration import Registrations
 from sipengine.uac.restore import KamailioCodec, RestoreCodec, SealedCodec
@@ -336,14 +336,14 @@ class Endpoint:
             log.error("local_route failed for a %s: %s", message.method.decode(), error, exc_info=error)
 
     def hang_up(
-        self, client: ClientTransaction, now: float, answer: Message | None, credentials: Credentials,
+        self, client: ClientTransaction, now: float, answer: Message | None, find: FindCredentials,
         lines: tuple[bytes, ...],
     ) -> None:
         """End an INVITE of our own that nobody waits for: CANCEL, and ACK and BYE for the 2xx that came (`answer`) and
-        for each that still comes; `credentials` and `lines` as `Abandoned` takes them.
+        for each that still comes; `find` and `lines` as `Abandoned` takes them.
         """
         assert isinstance(client, InviteClient)
-        abandoned = Abandoned(self.proxy, client, now, credentials or None, lines)
+        abandoned = Abandoned(self.proxy, client, now, find, lines)
         if answer is not None:
             abandoned.on_response(client, answer.status, answer, now)
 

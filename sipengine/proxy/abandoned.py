@@ -18,7 +18,7 @@ from sipengine.message.values import tag_of
 from sipengine.proxy import route
 from sipengine.transaction.client import ClientTransaction, InviteClient, NonInviteClient
 from sipengine.transport.flow import Flow
-from sipengine.uac.digest import Credentials, answer, choose
+from sipengine.uac.digest import FindCredentials, answer, pair
 
 if TYPE_CHECKING:
     from sipengine.proxy.core import ProxyCore
@@ -28,12 +28,12 @@ class Abandoned:
     """Transaction user of an INVITE that nobody waits for any more."""
 
     def __init__(
-        self, core: ProxyCore, client: InviteClient, now: float, credentials: Credentials | None = None,
+        self, core: ProxyCore, client: InviteClient, now: float, find: FindCredentials | None = None,
         lines: tuple[bytes, ...] = (),
     ) -> None:
-        """`credentials` answer a challenge of the BYE; `lines` proved the INVITE, and so prove its ACK."""
+        """`find` has what a challenge of the BYE is answered with; `lines` proved the INVITE, and so prove its ACK."""
         self._core = core
-        self._credentials = credentials
+        self._find = find
         self._lines = lines
         # Our own requests, which may be answered already, have none.
         self._routes = len(parse(client.wire).get_list(RECORD_ROUTE)) if client.wire else 0
@@ -102,16 +102,16 @@ class Abandoned:
         ack.insert(0, b"%b%ba;rport" % (flow.via, core.identifiers.hex()))
         self._acks[tag] = ack.serialize(), flow
         layer.out.append((ack.serialize(), flow))
-        _Bye(core, bye, self._credentials).send(flow, now)
+        _Bye(core, bye, self._find).send(flow, now)
 
 
 class _Bye:
     """A BYE of ours and, where it is challenged and we have the means, its one repeat (§22.2)."""
 
-    def __init__(self, core: ProxyCore, message: Message, credentials: Credentials | None) -> None:
+    def __init__(self, core: ProxyCore, message: Message, find: FindCredentials | None) -> None:
         self._core = core
         self._message = message
-        self._credentials = credentials
+        self._find = find
 
     def send(self, flow: Flow, now: float) -> None:
         layer, branch = self._core.transactions, self._core.identifiers.hex() + b"b"
@@ -121,14 +121,14 @@ class _Bye:
         client.start(now)
 
     def on_response(self, client: ClientTransaction, status: int, message: Message, now: float) -> None:
-        credentials, self._credentials = self._credentials, None if status >= 200 else self._credentials
-        if status not in (401, 407) or credentials is None:
+        find, self._find = self._find, None if status >= 200 else self._find
+        if status not in (401, 407) or find is None:
             return
-        bye, www, proxy = self._message, message.get_all(b"WWW-Authenticate"), message.get_all(b"Proxy-Authenticate")
-        chosen = [challenge for challenge in choose(www, proxy, credentials) if credentials.answers(challenge)]
+        bye = self._message
+        chosen = pair(message.get_all(b"WWW-Authenticate"), message.get_all(b"Proxy-Authenticate"), find)
         if not chosen:
             return
-        for challenge in chosen:
+        for challenge, credentials in chosen:
             line = answer(challenge, credentials, b"BYE", bye.ruri, cnonce=self._core.identifiers.hex())
             bye.append(b"%b: %b" % line)
         bye.replace(b"CSeq", b"%d BYE" % (bye.cseq[0] + 1))

@@ -147,8 +147,11 @@ def choose(www: Iterable[bytes], proxy: Iterable[bytes], credentials: Credential
     ]
 
 
+FindCredentials = Callable[[Challenge], "Credentials | None"]
+
+
 def pair(
-    www: Iterable[bytes], proxy: Iterable[bytes], find: Callable[[Challenge], Credentials | None]
+    www: Iterable[bytes], proxy: Iterable[bytes], find: FindCredentials
 ) -> list[tuple[Challenge, Credentials]]:
     """As `choose`, with the credentials that `find` has for each challenge."""
     chosen: dict[tuple[bool, bytes], tuple[Challenge, Credentials]] = {}

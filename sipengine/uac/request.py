@@ -24,7 +24,7 @@ from sipengine.transport.flow import Address, Flow, Listener
 from sipengine.transport.layer import TransportLayer
 from sipengine.transport.rests import Rests, asked_rest
 from sipengine.uac.binding import retry_after
-from sipengine.uac.digest import Challenge, Credentials, answer, choose
+from sipengine.uac.digest import Challenge, Credentials, FindCredentials, answer, choose, pair
 from sipengine.uac.pacing import Pacing, Priority
 
 Headers = list[tuple[bytes, bytes]]
@@ -60,7 +60,7 @@ class Agent(Protocol):
     ) -> ClientTransaction: ...
 
     def hang_up(
-        self, client: ClientTransaction, now: float, answer: Message | None, credentials: Credentials,
+        self, client: ClientTransaction, now: float, answer: Message | None, find: FindCredentials,
         lines: tuple[bytes, ...],
     ) -> None: ...
 
@@ -107,7 +107,7 @@ class Request:
     """Asked anew for each repeat: CSeq rises, and Contact depends on the flow."""
     credentials: Credentials
     realm: str = ""
-    """The only realm that may be answered; empty: any."""
+    """The only realm that may be answered with them; empty: any."""
     socket: str = ""
     """``proto:ip:port`` to send from; empty: the first listener that reaches the target."""
     priority: Priority = Priority.ROUTINE
@@ -116,6 +116,8 @@ class Request:
     """Seconds that each target has for its final answer (an INVITE: for any answer); 0: timers B and F."""
     invite_timeout: float = 0.0
     """Seconds from the first provisional answer to an INVITE to its end."""
+    others: tuple[Credentials, ...] = ()
+    """For what `credentials` do not answer."""
 
 
 class Requests:
@@ -205,7 +207,8 @@ class Exchange:
         self._targets: list[Target] = []
         self._target: Target | None = None
         self._listener: Listener | None = None
-        self._answered: dict[tuple[bool, bytes], Challenge] = {}
+        self._means = (replace(request.credentials, realm=request.realm.encode()), *request.others)
+        self._answered: dict[tuple[bool, bytes], tuple[Challenge, Credentials]] = {}
         self._nonces: Counter[bytes] = Counter()
         self._sent_to_target = 0
         self._realm_seen = ""
@@ -253,8 +256,7 @@ class Exchange:
             client.terminate()
 
     def _hang_up(self, client: ClientTransaction, now: float, answer: Message | None) -> None:
-        credentials = replace(self.request.credentials, realm=self.request.realm.encode())
-        self.requests.agent.hang_up(client, now, answer, credentials, self._proof)
+        self.requests.agent.hang_up(client, now, answer, self._credentials_for, self._proof)
 
     def _located(self, targets: list[Target] | ResolutionError, now: float) -> None:
         if self.ended:
@@ -298,11 +300,11 @@ class Exchange:
         flow = agent.flow_for(self._listener, self._target.address)
         headers = request.headers(flow)
         proof = []
-        for challenge in self._answered.values():
+        for challenge, credentials in self._answered.values():
             self._nonces[challenge.nonce] += 1
             proof.append(
                 answer(
-                    challenge, request.credentials, request.method, request.ruri, nc=self._nonces[challenge.nonce],
+                    challenge, credentials, request.method, request.ruri, nc=self._nonces[challenge.nonce],
                     cnonce=agent.entropy(12).hex().encode(), body=request.body,
                 )
             )
@@ -375,28 +377,28 @@ class Exchange:
 
     def _challenged(self, message: Message) -> Repeat:
         """Take up the challenges of a 401 or 407 (RFC 3261 §22.2, §22.3)."""
-        credentials = self.request.credentials
         www, proxy = message.get_all(b"WWW-Authenticate"), message.get_all(b"Proxy-Authenticate")
-        if not credentials:
+        if not any(self._means):
             return Repeat.NO_MEANS
-        chosen = choose(www, proxy, credentials)
+        # Credentials are for one realm, if they name one: nobody else may have a digest of the password.
+        chosen = pair(www, proxy, self._credentials_for)
         if not chosen:
-            return Repeat.UNKNOWN
-        self._realm_seen = chosen[0].realm.decode("utf-8", "replace")
-        if self.request.realm:
-            # Credentials are for one realm: nobody else may have a digest of the password.
-            chosen = [c for c in chosen if c.realm == self.request.realm.encode()]
-            if not chosen:
-                return Repeat.OTHER_REALM
-        for challenge in chosen:
+            unanswered = choose(www, proxy, self.request.credentials)
+            self._realm_seen = unanswered[0].realm.decode("utf-8", "replace") if unanswered else self._realm_seen
+            return Repeat.OTHER_REALM if unanswered else Repeat.UNKNOWN
+        self._realm_seen = chosen[0][0].realm.decode("utf-8", "replace")
+        for challenge, _ in chosen:
             before = self._answered.get((challenge.proxy, challenge.realm))
-            if before is not None and (not challenge.stale or before.nonce == challenge.nonce):
+            if before is not None and (not challenge.stale or before[0].nonce == challenge.nonce):
                 return Repeat.REFUSED
         if self._sent_to_target >= MAX_REPEATS:
             return Repeat.REFUSED
-        for challenge in chosen:
-            self._answered[challenge.proxy, challenge.realm] = challenge
+        for challenge, credentials in chosen:
+            self._answered[challenge.proxy, challenge.realm] = challenge, credentials
         return Repeat.ANSWERED
+
+    def _credentials_for(self, challenge: Challenge) -> Credentials | None:
+        return next((credentials for credentials in self._means if credentials.answers(challenge)), None)
 
     def _end(self, outcome: Outcome) -> None:
         self.ended = True

@@ -7,7 +7,7 @@ What was sent is a copy that nobody else can change.  Does not find targets, ans
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -92,10 +92,10 @@ class UacRequests:
 
     def begin(
         self, uac_req: UacRequest, on_reply: Callable[[UacReply], None] | None = None,
-        credentials: Credentials | None = None,
+        credentials: Sequence[Credentials] = (),
     ) -> Exchange | None:
         """As `send`, for whoever waits: `on_reply` hears of the end whatever `evroute` says, `Exchange.abandon` brings
-        it about.  `credentials` stand for `auser` and `apasswd`.
+        it about.  `credentials` stand for `auser` and `apasswd`; the first that answers a challenge is taken.
         """
         uac_req.check()
         if self.under_way >= MAX_UNDER_WAY:
@@ -104,8 +104,9 @@ class UacRequests:
         self.under_way += 1
         sent = uac_req.copy()
         request = sent.request(self._agent.entropy)
-        if credentials is not None:
-            request.credentials, request.realm = credentials, credentials.realm.decode()
+        if credentials:
+            request.credentials, request.realm = credentials[0], credentials[0].realm.decode()
+            request.others = tuple(credentials[1:])
         exchange = Exchange(self._requests, request, _ignore, partial(self._ended, sent, on_reply))
         # Not from within whatever runs now: a hook of a request may send, and so may the local_route of what it sends.
         self._agent.defer(exchange.start)

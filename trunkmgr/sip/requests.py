@@ -46,13 +46,14 @@ class OperatorRequests:
         """Send it, and wait for its end or for the order's deadline, which ends it."""
         payload, picture = order.payload, self._picture()
         uac_req = uac_req_of(payload.get("keys", {}), order.secret.reveal())
-        credentials: Credentials | None = None
+        credentials: tuple[Credentials, ...] = ()
         if l_uuid := payload.get("l_uuid"):
             trunk = picture.trunks.get(l_uuid)
-            if trunk is None or not trunk.credentials:
+            credentials = picture.credentials_for(trunk) if trunk else ()
+            if trunk is None or not credentials:
                 what = "has no usable password" if trunk else "is not at this worker"
                 return {"ok": False, "message": f"The account {l_uuid} {what}."}
-            account, credentials = trunk.account, trunk.credentials[0]
+            account = trunk.account
             uac_req.furi = uac_req.furi or f"sip:{account.r_username}@{account.r_domain}"
             # Nobody but its provider is given a digest of the account's password.
             uac_req.ouri = account.auth_proxy.strip("<> ") or f"sip:{account.r_domain}"
@@ -61,7 +62,7 @@ class OperatorRequests:
             scoped = picture.credentials.get(number)
             if scoped is None:
                 return {"ok": False, "message": f"The credential {number} is not at this worker."}
-            credentials = scoped.credentials
+            credentials = (scoped.credentials,)
         ended: asyncio.Future[UacReply] = asyncio.get_running_loop().create_future()
 
         def on_reply(reply: UacReply) -> None:

@@ -228,6 +228,22 @@ def test_401_and_407_one_after_the_other() -> None:
     assert net.ends[0].evcode == 202
 
 
+def test_each_realm_is_answered_with_its_own_credentials() -> None:
+    def then(message: Message) -> bytes:
+        assert b'username="proxy-user"' in (message.get(b"Proxy-Authorization") or b"")
+        assert b'username="alice"' in (message.get(b"Authorization") or b"")
+        return reply(message, b"200 OK")
+
+    net = Net(challenging(then, (b"407 P", [proxy("p", "proxy.example")]), (b"401 U", [www("w")])))
+    means = [
+        Credentials(b"proxy-user", b"other", realm=b"proxy.example"),
+        Credentials(b"alice", PASSWORD.encode(), realm=REALM.encode()),
+    ]
+    net.endpoint.uac_requests.begin(request(), net.ends.append, means)
+    net.wire.run(1)
+    assert net.ends[0].evcode == 200
+
+
 def test_a_stale_nonce_is_taken_up_again() -> None:
     net = Net(challenging(answering(b"200 OK"), (b"401 U", [www("n1")]), (b"401 U", [www("n2", ", stale=true")])))
     net.send(auser="alice", apasswd=PASSWORD)
@@ -274,7 +290,7 @@ def test_an_ha1_answers_for_a_password(algorithm: str, digits: int) -> None:
 def test_a_realm_keeps_the_credentials_from_others() -> None:
     net = Net(answering_always_401())
     credentials = Credentials(b"a", b"b", realm=b"mine.example")
-    net.endpoint.uac_requests.begin(request(), net.ends.append, credentials)
+    net.endpoint.uac_requests.begin(request(), net.ends.append, [credentials])
     net.wire.run(1)
     assert len(net.sent) == 1 and net.ends[0].outcome.cause == "realm_mismatch"
 
@@ -282,7 +298,7 @@ def test_a_realm_keeps_the_credentials_from_others() -> None:
 def test_credentials_of_somebody_else_stand_for_the_keys() -> None:
     net = Net(challenging(answering(b"200 OK"), (b"401 U", [www("n1")])))
     credentials = Credentials(b"alice", PASSWORD.encode(), realm=REALM.encode())
-    net.endpoint.uac_requests.begin(request(auser="x", apasswd="y"), net.ends.append, credentials)
+    net.endpoint.uac_requests.begin(request(auser="x", apasswd="y"), net.ends.append, [credentials])
     net.wire.run(1)
     assert net.ends[0].evcode == 200
 
