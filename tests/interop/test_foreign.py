@@ -14,8 +14,8 @@ import pytest
 
 from tests.interop.conftest import Place
 from tests.interop.peers import Registrar
-from tests.interop.product import Embedded
-from tests.interop.programs import eventually
+from tests.interop.product import Cluster, Embedded
+from tests.interop.programs import eventually, missing
 from tests.interop.services import Postgres, Redis
 
 pytestmark = pytest.mark.interop("kamailio")
@@ -49,16 +49,20 @@ def registrar(kamailio_registrar: Callable[..., Registrar]) -> Registrar:
     return kamailio_registrar()
 
 
-@pytest.fixture(scope="module")
-def file(folder: Path, registrar: Registrar) -> KamailioFile:
+def made(path: Path) -> KamailioFile:
+    """Make the file as kamdbctl does."""
     if not SCHEMA.exists():
-        pytest.skip(f"{SCHEMA} is not there: install kamailio-sqlite-modules")
-    path = folder / "kamailio.sqlite"
+        missing(f"{SCHEMA} is not there: apt install kamailio-sqlite-modules")
     database = sqlite3.connect(path)
     database.execute("CREATE TABLE version (table_name VARCHAR(32) NOT NULL, table_version INTEGER DEFAULT 0 NOT NULL)")
     database.executescript(SCHEMA.read_text())
     database.close()
-    there = KamailioFile(path)
+    return KamailioFile(path)
+
+
+@pytest.fixture(scope="module")
+def file(folder: Path, registrar: Registrar) -> KamailioFile:
+    there = made(folder / "kamailio.sqlite")
     for l_uuid in ("one", "two"):
         there.add(l_uuid, registrar)
     return there
@@ -146,3 +150,22 @@ def test_its_table_in_postgresql_under_another_name(
     eventually(lambda: registrar.seen("pg")[-1].expires == 900, 3, "the edit is followed")
     tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
     assert postgres.query(tables, database="kamailio") == [("trunks",)], "nothing of ours is made there"
+
+
+def test_four_processes_follow_it_and_obey_the_switch(
+    trunkmgr_cluster: Callable[..., Cluster], folder: Path, registrar: Registrar,
+) -> None:
+    file = made(folder / "cluster.sqlite")
+    file.add("cluster-1", registrar)
+    product = trunkmgr_cluster({"UAC_REG_DB_URL": f"sqlite:///{file.path}", "UAC_REG_TIMER_INTERVAL": str(INTERVAL)})
+    eventually(lambda: registrar.binding("cluster-1"), 6, "cluster-1 is registered")
+    product.manage("uac", "reg_active", "0")
+    file.add("cluster-2", registrar)
+    eventually(lambda: product.manage("uac", "reg_info", "l_uuid", "cluster-2", check=False).code == 0, 6, "it is seen")
+    time.sleep(1.5)
+    assert not registrar.binding("cluster-2"), "another process stopped it"
+    product.manage("uac", "reg_active", "1")
+    eventually(lambda: registrar.binding("cluster-2"), 2, "what was held back is served at once")
+    for name in ("runsip", "web", "worker"):
+        text = product.programs[name].text
+        assert "Traceback" not in text and "could not be woken" not in text, text[-2000:]

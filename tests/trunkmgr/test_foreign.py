@@ -343,10 +343,19 @@ class TestWriting:
             accounts.save(account)
         assert writable.sql("SELECT auth_proxy FROM uacreg") == [("sip:192.0.2.9",)]
 
-    def test_a_database_that_is_gone_is_told_and_nothing_changes(self, writable: Kamailio) -> None:
+    def test_a_database_that_is_gone_is_told_and_nothing_changes(self, writable: Kamailio, client: Client) -> None:
         writable.add("a")
         mirrored()
         writable.sql("ALTER TABLE uacreg RENAME TO elsewhere")
         with pytest.raises(ValidationError, match="does not answer as it should"):
             accounts.remove("a")
+        client.force_login(User.objects.create_superuser("ada"))
+        row = UacReg.objects.get()
+        for path, values in (
+            (f"/admin/trunkmgr/uacreg/{row.pk}/delete/", {"post": "yes"}),
+            ("/admin/trunkmgr/uacreg/", {"action": "disable", "_selected_action": row.pk}),
+        ):
+            page = client.post(path, values, follow=True).content.decode()
+            assert "does not answer as it should" in page
+        assert UacReg.objects.get().enabled
         assert UacReg.objects.exists()
