@@ -338,10 +338,10 @@ class Registration:
         self.exchange.start(now)
 
     # time
-    def schedule_first(self, at: float) -> None:
-        """Plan the first REGISTER after a start."""
+    def schedule_first(self, at: float, trigger: Trigger = Trigger.RECOVERY) -> None:
+        """Plan the first REGISTER, after a start or of a new account."""
         self.next_attempt_at = at
-        self._arm(at, Trigger.RECOVERY)
+        self._arm(at, trigger)
 
     def schedule_refresh(self, at: float) -> None:
         self._schedule(at, guard_delay(self.granted))
@@ -417,8 +417,13 @@ class Registrations:
         registration = self._all.get(account.l_uuid)
         if registration is None:
             registration = self._all[account.l_uuid] = Registration(self, account)
-            kind = Kind.REGISTER if account.enabled and account.expires > 0 else Kind.UNREGISTER
-            registration.want(kind, Trigger.CHANGE, now)
+            if not account.enabled or account.expires <= 0:
+                registration.want(Kind.UNREGISTER, Trigger.CHANGE, now)
+            elif account.reg_delay > 0:
+                registration.schedule_first(now + account.reg_delay, Trigger.CHANGE)
+                registration.emit(now, final=False)
+            else:
+                registration.want(Kind.REGISTER, Trigger.CHANGE, now)
         else:
             registration.change(account, now)
 

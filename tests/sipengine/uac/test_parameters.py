@@ -43,6 +43,22 @@ def test_random_delay_spreads_the_first_registers_of_a_start() -> None:
     assert first[b"sip:trunk51@provider.example"] == pytest.approx(5, abs=0.1)
 
 
+def test_reg_delay_holds_a_new_account_back_and_an_order_does_not_wait() -> None:
+    network = Network(granting())
+    for number in (1, 2, 3):
+        network.registrations.change(account(number, reg_delay=30), network.now)
+    begun = network.now
+    network.run(1)
+    assert network.sent == [] and network.last().next_attempt_at == begun + 30
+    network.registrations.register("acc000002", network.now)
+    network.registrations.change(account(3, reg_delay=30, enabled=False), network.now)
+    network.run(28)
+    assert [sent.message.from_.uri for sent in network.sent] == [b"sip:trunk2@provider.example"]
+    network.run(2)
+    assert network.last(1).state is State.REGISTERED and network.last(1).trigger is Trigger.CHANGE
+    assert network.last(3).state is State.DISABLED and len(network.sent) == 2
+
+
 @pytest.mark.parametrize(("default", "row", "port"), [
     ("udp:192.0.2.1:5090", "", 5090), ("udp:192.0.2.1:5090", "udp:192.0.2.1:5060", 5060),
     ("tcp:192.0.2.1:5090", "", 5060), ("udp:127.0.0.1:5090", "", 5060), ("", "", 5060),
