@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.interop.baresip import Phone
 from tests.interop.conftest import Place
 from tests.interop.peers import Capture, Packet, Sipp, assert_clean
 from tests.interop.product import Embedded
@@ -168,6 +170,43 @@ def test_outbound_calls_are_recorded(stand: Stand, sipp: Callable[..., Sipp]) ->
         ),
         5,
         "the calls are in the table",
+    )
+
+
+@pytest.fixture
+def phone(tmp_path: Path) -> Iterator[Callable[[str, tuple[str, int]], Phone]]:
+    """A starter of phones: `phone("sip:twice@pbx.example", local)`; all are ended with the test."""
+    with ExitStack() as stack:
+
+        def start(aor: str, local: tuple[str, int]) -> Phone:
+            running = Phone(tmp_path / f"{local[0]}-{local[1]}", aor, local)
+            stack.callback(running.stop)
+            return running
+
+        yield start
+
+
+@pytest.mark.interop("baresip")
+@pytest.mark.parametrize("ends", ["caller", "callee"])
+def test_phones_talk_in_both_directions(
+    stand: Stand, place: Place, phone: Callable[[str, tuple[str, int]], Phone], ends: str
+) -> None:
+    ours = phone("sip:twice@pbx.example", stand.pbx)
+    far = phone("sip:+49401234@behind.example", stand.behind)
+    calling_in = phone("sip:+4930555@rheintel.example", place.provider_port())
+    sut = f"{stand.product.sip[0]}:{stand.product.sip[1]}"
+
+    def talk(caller: Phone, callee: Phone, number: str) -> None:
+        caller.dial(f"sip:{number}@{sut}")
+        eventually(lambda: caller.talks_to() and callee.talks_to(), 10, "both phones are in the call")
+        (caller if ends == "caller" else callee).hang_up()
+        eventually(lambda: not caller.talks_to() and not callee.talks_to(), 5, "both phones are out of the call")
+
+    talk(ours, far, "+49401234")
+    talk(calling_in, ours, "twice")
+    ended = "SELECT direction, code FROM trunkmgr_call WHERE ended_time IS NOT NULL ORDER BY id DESC LIMIT 2"
+    eventually(
+        lambda: sorted(stand.product.query(ended)) == [("in", 200), ("out", 200)], 5, "both calls are on record"
     )
 
 
