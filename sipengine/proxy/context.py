@@ -349,9 +349,11 @@ class ResponseContext(Variables):
         return self.core.uac_requests.send(self.uac_req)
 
     def mark_call(self, l_uuid: str, direction: str, caller: str, callee: str, anonymous: bool) -> None:
-        """Make CallStarted, CallAnswered and CallEnded flow for this call."""
-        if self.method == b"INVITE":
-            self.marks = Marks(self.key, l_uuid, direction, caller, callee, anonymous)
+        """Say whose call this is ("in": its provider calls, "out": its PBX): challenges within it are answered for that
+        account, and, where it is an INVITE, CallStarted, CallAnswered and CallEnded flow.
+        """
+        key = self.key if self.method == b"INVITE" else ""
+        self.marks = Marks(key, l_uuid, direction, caller, callee, anonymous)
 
     def t_set_fr(self, fr_inv_timeout: float) -> None:
         """Let this call ring longer or shorter than `timer_c` without a word from the far side (§16.6 step 11).

@@ -514,13 +514,14 @@ class ProxyCore:
                 record.numbering = None  # it was another provider that counted so
             record.l_uuid = marks.l_uuid
             record.provider = DOWN if marks.direction == "out" else UP
-            self.counters.calls += 1
-            self.events.append(
-                CallStarted(
-                    marks.key, context.call_id, marks.l_uuid, marks.direction, marks.caller, marks.callee,
-                    marks.anonymous, now,
+            if marks.key:
+                self.counters.calls += 1
+                self.events.append(
+                    CallStarted(
+                        marks.key, context.call_id, marks.l_uuid, marks.direction, marks.caller, marks.callee,
+                        marks.anonymous, now,
+                    )
                 )
-            )
         return record
 
     def token_of(self, record: DialogRecord, call_id: bytes, caller_tag: bytes) -> bytes:

@@ -104,7 +104,8 @@ class Nonces:
                 learnt.refused = 0
             name = b"Proxy-Authentication-Info" if proxy else b"Authentication-Info"
             following = _NEXT.search(message.get(name) or b"")
-            if following is not None:  # RFC 7616 §3.5: the server wants this one from now on
+            # RFC 7616 §3.5: the server wants this one from now on. A repeated 2xx says it again, and the count goes on.
+            if following is not None and following[1] != learnt.challenge.nonce:
                 learnt.challenge = replace(learnt.challenge, nonce=following[1])
                 learnt.nc = 0
                 learnt.at = now

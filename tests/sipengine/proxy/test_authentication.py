@@ -352,9 +352,12 @@ def test_a_nonce_is_used_again_so_that_the_next_call_needs_no_challenge() -> Non
     again = net.last()
     assert again.cseq == (2, b"INVITE") and proves(again) == 1
     net.send(net.provider, reply(again, b"200 OK", b"gt", b'Proxy-Authentication-Info: qop=auth, nextnonce="next"'))
-    net.send(net.pbx, net.dial().replace(b"out1", b"out9"))
-    invite = net.last()
-    assert proves(invite) == 1 and b'nonce="next"' in (invite.get(b"Proxy-Authorization") or b"")
+    for i, nc in ((8, 1), (9, 2)):
+        net.send(net.pbx, net.dial().replace(b"out1", b"out%d" % i))
+        invite = net.last()
+        assert proves(invite) == nc and b'nonce="next"' in (invite.get(b"Proxy-Authorization") or b"")
+        # the 2xx that named it comes again
+        net.send(net.provider, reply(again, b"200 OK", b"gt", b'Proxy-Authentication-Info: qop=auth, nextnonce="next"'))
 
 
 @pytest.mark.checklist("G7")
@@ -406,6 +409,32 @@ def test_requests_outside_a_call(method: bytes) -> None:
     assert got.cseq == (2, method) and proves(got) == 1
     net.send(net.provider, reply(got, b"200 OK", b"gt"))
     assert parse(net.pbx.take()[-1]).cseq == (1, method)
+
+
+@pytest.mark.checklist("I19")
+def test_a_subscription_is_challenged_within_like_a_call() -> None:
+    net = Outbound()
+    net.send(net.pbx, net.dial(method=b"SUBSCRIBE"))
+    net.challenge(net.last())
+    subscribe = net.last()
+    net.send(net.provider, reply(subscribe, b"202 Accepted", b"gt", b"Contact: <sip:gw@192.0.2.1:5060>"))
+    call = Call(net, subscribe, parse(net.pbx.take()[-1]), 1, b"gt")
+    net.send(net.provider, call.from_provider(b"NOTIFY", 5))
+    assert parse(net.pbx.take()[-1]).cseq == (5, b"NOTIFY")
+    net.send(net.pbx, call.from_pbx(b"SUBSCRIBE", 2))
+    net.challenge(net.last(), nonce=b"again", proxy=False)
+    refresh = net.last()
+    assert refresh.cseq == (4, b"SUBSCRIBE") and proves(refresh, proxy=False) == 1
+    assert not [event for event in net.events() if isinstance(event, CallStarted)]
+
+
+@pytest.mark.checklist("I6")
+def test_a_repeated_2xx_shows_the_number_of_the_pbx_too() -> None:
+    net, call = _call()
+    net.pbx.take()
+    for _ in range(2):
+        net.send(net.provider, reply(call.invite, b"200 OK", b"gt", b"Contact: <sip:gw@192.0.2.1:5060>"))
+        assert parse(net.pbx.take()[-1]).cseq == (1, b"INVITE")
 
 
 @pytest.mark.checklist("I21")
