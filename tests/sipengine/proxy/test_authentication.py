@@ -15,6 +15,7 @@ from tests.sipengine.net import KEYS, PHONE, PROVIDER, assert_nothing_left, repl
 from tests.sipengine.outbound import AOR, DIALLED, PBX_FROM, SECRET, Call, Outbound, assert_apart, numbers, proves
 
 
+@pytest.mark.checklist("G3")
 @pytest.mark.checklist("I1")
 @pytest.mark.checklist("I2")
 @pytest.mark.checklist("I3")
