@@ -247,8 +247,10 @@ class Bridge:
             # Registrations and dialogs are written as soon as they are there; calls wait for their second.
             soon = bool(self._states or self._history or self._dialogs)
             later = self._calls_at + CALLS_EVERY - self._clock.now() if self._calls else None
+            # Not wait_for: on Python 3.11 it forgets a cancellation that comes together with what is waited for.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), 0 if soon else later if later is None else max(0.0, later))
+                async with asyncio.timeout(0 if soon else later if later is None else max(0.0, later)):
+                    await self._wanted.wait()
             self._wanted.clear()
             # What could not be written is tried again as it was, so that order and content stay.
             self._batch = self._batch or self._next()

@@ -284,8 +284,10 @@ class SipWorker(Worker):
         assert self.node is not None
         compare_at = self.clock.now() + COMPARE
         while True:
+            # Not wait_for: on Python 3.11 it forgets a cancellation that comes together with the wake-up.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), POLL)
+                async with asyncio.timeout(POLL):
+                    await self._woken.wait()
             self._woken.clear()
             async with self._database():
                 patch, fences = await self.database.run(store.look, self.change_log, self.node)

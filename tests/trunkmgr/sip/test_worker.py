@@ -175,6 +175,15 @@ async def eventually(condition: Callable[[], Any], within: float = 2.0) -> Any:
     return found
 
 
+@pytest.mark.timeout(15)
+def test_a_wake_up_in_the_moment_of_the_stop_does_not_hold_it_up(run: Callable[..., None]) -> None:
+    async def scenario(stand: Stand) -> None:
+        await asyncio.sleep(0.05)
+        stand.worker.wake()  # the fixture stops the worker in this same turn of the loop
+
+    run(scenario)
+
+
 def test_a_saved_account_registers_at_once_and_a_deleted_one_leaves(run: Callable[..., None]) -> None:
     async def scenario(stand: Stand) -> None:
         await sync_to_async(stand.account)("alice")
