@@ -30,7 +30,8 @@ OPENS_DIALOG = frozenset({b"INVITE", b"SUBSCRIBE", b"REFER"})
 """RFC 3261 §8.1.1.8, RFC 6665 §4.1.2.1, RFC 3515 §2.2: a Contact must be in them."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:[^\x00-\x20\x7f<>\"]+")
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:[!#-;=?-~]+")
+_DISPLAY = re.compile(r'"(?:[^"\\]|\\.)*+"|[A-Za-z0-9\-.!%*_+`\'~ ]*')
 _SOCKET = re.compile(r"(udp|tcp|tls|ws|wss|sctp):([^\s:\[\]]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}", re.I)
 _HA1 = re.compile(r"[0-9A-Fa-f]{32}|[0-9A-Fa-f]{64}")
 
@@ -68,7 +69,7 @@ def _identity(text: str) -> str:
         uri = _text(value.uri)
     except ProtocolError:
         uri, value = "", None
-    if value is None or value.params:
+    if value is None or value.params or not _DISPLAY.fullmatch(_text(value.display)):
         return 'is neither a URI nor "Name" <URI> (a tag goes into ftag or ttag)'
     return _uri(uri)
 

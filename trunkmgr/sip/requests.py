@@ -15,9 +15,13 @@ from functools import partial
 from typing import Any
 
 from sipengine.message.message import Message
+from sipengine.uac.account import UacAccount
 from sipengine.uac.digest import Credentials
+from sipengine.uac.lookup import escape_user
 from sipengine.uac.send import UacReply, UacRequests
+from sipengine.uac.uac_req import UacRequest
 from trunkmgr.causes import CAUSES, answer
+from trunkmgr.exceptions import UndecryptableSecret
 from trunkmgr.models import Order
 from trunkmgr.sip.clock import Clock
 from trunkmgr.sip.snapshot import Snapshot
@@ -45,7 +49,10 @@ class OperatorRequests:
     async def run(self, order: Order) -> Result:
         """Send it, and wait for its end or for the order's deadline, which ends it."""
         payload, picture = order.payload, self._picture()
-        uac_req = uac_req_of(payload.get("keys", {}), order.secret.reveal())
+        try:
+            uac_req = uac_req_of(payload.get("keys", {}), order.secret.reveal())
+        except UndecryptableSecret:
+            return {"ok": False, "message": "This SIP worker has other TRUNKMGR_FIELD_KEYS than who sent the order."}
         credentials: tuple[Credentials, ...] = ()
         if l_uuid := payload.get("l_uuid"):
             trunk = picture.trunks.get(l_uuid)
@@ -53,11 +60,10 @@ class OperatorRequests:
             if trunk is None or not credentials:
                 what = "has no usable password" if trunk else "is not at this worker"
                 return {"ok": False, "message": f"The account {l_uuid} {what}."}
-            account = trunk.account
-            uac_req.furi = uac_req.furi or f"sip:{account.r_username}@{account.r_domain}"
-            # Nobody but its provider is given a digest of the account's password.
-            uac_req.ouri = account.auth_proxy.strip("<> ") or f"sip:{account.r_domain}"
-            uac_req.sock = uac_req.sock or account.socket
+            try:
+                _send_as(trunk.account, uac_req)
+            except ValueError as error:
+                return {"ok": False, "message": f"The row of {l_uuid} makes no request: {error}."}
         elif number := payload.get("credential"):
             scoped = picture.credentials.get(number)
             if scoped is None:
@@ -77,6 +83,14 @@ class OperatorRequests:
         if not ended.done():
             self._call(exchange.abandon)
         return result_of(await ended)
+
+
+def _send_as(account: UacAccount, uac_req: UacRequest) -> None:
+    """Fill in what the account says; where it goes is never left to others."""
+    uac_req.furi = uac_req.furi or b"sip:%b@%b" % (escape_user(account.r_username), account.r_domain.encode())
+    # Nobody but its provider is given a digest of the account's password.
+    uac_req.ouri = account.auth_proxy.strip("<> ") or f"sip:{account.r_domain}"
+    uac_req.sock = uac_req.sock or account.socket
 
 
 class ReplyRoute:

@@ -92,6 +92,15 @@ def test_an_unknown_key_is_named() -> None:
         UacRequest().get("onreply")
 
 
+@pytest.mark.parametrize(
+    "value", ['"Ä \\"x\\" ö" <sip:b>', "Front Desk <sip:b>", "<sip:b;x=y>", "tel:+4930", "<tel:+4930>"]
+)
+def test_identities_that_fit(value: str) -> None:
+    uac_req = UacRequest()
+    uac_req.furi = value
+    assert uac_req.furi == value
+
+
 def test_a_copy_is_apart() -> None:
     uac_req = UacRequest()
     uac_req.method, uac_req.flags = "INFO", 1
@@ -132,6 +141,7 @@ def test_hdrs_are_whole_lines(hdrs: str, problem: str) -> None:
     [
         ("ruri", "kamailio.org"), ("ruri", "<sip:a>"), ("ruri", "sip:a b"), ("ouri", "sip:"), ("furi", "Alice <sip:a"),
         ("furi", "<sip:a>;tag=x"), ("furi", "<nothing>"), ("turi", "<sip:a>\r\nX: y"), ("callid", "two words"),
+        ("furi", "<sip:a><sip:b>"), ("furi", 'A "B <sip:b>'), ("furi", "é <sip:b>"), ("ruri", "sip:é@b"),
         ("ftag", "a;b"),
         ("sock", "192.0.2.1:5060"), ("sock", "udp:192.0.2.1"), ("method", "TWO WORDS"), ("method", "ACK"),
         ("method", "CANCEL"),

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
 
+from sipengine.uac.account import UacAccount
+from sipengine.uac.digest import Credentials
 from sipengine.uac.send import UacReply
 from sipengine.uac.uac_req import UacRequest
 from tests.trunkmgr.sip.test_worker import PROVIDER, Stand, run  # noqa: F401 - a fixture
 from trunkmgr.models import Credential, Order
+from trunkmgr.models.credential import Secret
 from trunkmgr.services import credentials, requests
+from trunkmgr.sip.requests import OperatorRequests
 from trunkmgr.sip.routing import TrunkRouting
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -121,6 +126,38 @@ def test_the_deadline_ends_the_request(run: Callable[..., None]) -> None:  # noq
         assert stand.worker.endpoint.live["client_transactions"] == 0
 
     run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("account", "sealed", "message"),
+    [
+        ({"auth_proxy": "not a uri"}, "", "The row of x makes no request: $uac_req(ouri) is no URI"),
+        ({"r_username": "a b"}, "", ""),
+        ({}, "enc1:nobody-opens-this", "This SIP worker has other TRUNKMGR_FIELD_KEYS than who sent the order."),
+    ],
+)
+def test_what_a_worker_cannot_send_it_says(account: dict[str, str], sealed: str, message: str) -> None:
+    row = UacAccount(**{  # type: ignore[arg-type]
+        "l_uuid": "x", "l_username": "x", "l_domain": "d", "r_username": "r", "r_domain": "sip.example", **account,
+    })
+    picture = SimpleNamespace(
+        trunks={"x": SimpleNamespace(account=row)}, credentials_for=lambda trunk: (Credentials(b"u", b"p"),),
+    )
+    begun: list[UacRequest] = []
+
+    def begin(uac_req: UacRequest, *args: Any) -> None:
+        begun.append(uac_req)
+
+    sent = Order(payload={"keys": {"method": "INFO", "ruri": "tel:1"}, "l_uuid": "x"})
+    sent.secret = Secret(stored=sealed)
+    clock: Any = None
+    worker = OperatorRequests(SimpleNamespace(begin=begin), lambda *args: None, clock, lambda: picture)
+    told = asyncio.run(worker.run(sent))
+    assert told["ok"] is False
+    if message:
+        assert told["message"].startswith(message) and not begun
+    else:
+        assert told["message"].startswith("Too many requests") and begun[0].furi == "sip:a%20b@sip.example"
 
 
 def test_a_local_route_may_send(run: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
