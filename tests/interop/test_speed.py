@@ -1,4 +1,4 @@
-"""CPU an inbound call beside Kamailio's, in interleaved pairs of the same run (bench/)."""
+"""CPU a call beside Kamailio's, in interleaved pairs of the same run (bench/)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from tests.interop.programs import ROOT, missing, program
 pytestmark = [pytest.mark.interop("kamailio", "sipp", "gcc"), pytest.mark.timeout(2000)]
 
 RATE, ROUNDS, SECONDS = 1000, 3, 5
-RATIO = 1.5
+RATIOS = {"inbound": 1.5, "outbound": 1.0}
+"""At most; outbound Kamailio runs with its dialog module and track_cseq_updates, which do the same job."""
 TRIES = 5
 """Runs: what others do on the machine moves the ratio of one run by a tenth and more, and may cost calls."""
 
 
-def test_a_call_costs_at_most_one_and_a_half_times_kamailios_cpu(
-    tmp_path: Path, place: Place, record_property: Callable[[str, object], None]
+@pytest.mark.parametrize("direction", RATIOS)
+def test_cpu_a_call_beside_kamailios(
+    direction: str, tmp_path: Path, place: Place, record_property: Callable[[str, object], None]
 ) -> None:
     for name in ("kamailio", "sipp", "gcc"):
         program(name)
@@ -33,18 +35,20 @@ def test_a_call_costs_at_most_one_and_a_half_times_kamailios_cpu(
     ):
         missing("Kamailio's db_sqlite is missing: apt-get install kamailio-sqlite-modules")
     for _ in range(TRIES):
-        row = compared(tmp_path, place.provider)
-        if row["failed_ours"] == 0 and row["ratio"] <= RATIO:
+        row = compared(tmp_path, place.provider, direction)
+        if row["failed_ours"] == 0 and row["ratio"] <= RATIOS[direction]:
             break
-    record_property("figure", f"CPU an inbound call at {RATE}/s: {row['ratio']} of Kamailio's (pairs {row['ratios']})")
+    record_property(
+        "figure", f"CPU an {direction} call at {RATE}/s: {row['ratio']} of Kamailio's (pairs {row['ratios']})"
+    )
     assert row["failed_ours"] == 0, row
-    assert row["ratio"] <= RATIO, row
+    assert row["ratio"] <= RATIOS[direction], row
 
 
-def compared(folder: Path, host: str) -> dict[str, Any]:
+def compared(folder: Path, host: str, direction: str) -> dict[str, Any]:
     done = subprocess.run(
         [
-            sys.executable, "bench.py", "compare", "--adapter", "./sut_trunkmgr.sh",
+            sys.executable, "bench.py", "compare", "--adapter", "./sut_trunkmgr.sh", "--dir", direction,
             "--rates", str(RATE), "--rounds", str(ROUNDS), "--secs", str(SECONDS),
         ],
         cwd=ROOT / "bench", env={**os.environ, "BENCH_RUN": str(folder), "BENCH_IP": host},
