@@ -25,7 +25,7 @@ _FIELDS = [
     frozenset(CANONICAL[name] for i, name in enumerate(HIDEABLE) if bits >> i & 1)
     for bits in range(1 << len(HIDEABLE))
 ]
-_FROM, _TO, _CONTACT, _ANONYMOUS, _KEY, _TRUNK, _SHIFT = 1, 2, 4, 8, 16, 32, 64
+_FROM, _TO, _CONTACT, _ANONYMOUS, _KEY, _TRUNK, _SHIFT, _INCOMING = 1, 2, 4, 8, 16, 32, 64, 128
 
 
 class Views(NamedTuple):
@@ -46,11 +46,11 @@ class Views(NamedTuple):
         return _FIELDS[self.hidden]
 
 
-def pack(views: Views, key: bytes, l_uuid: bytes = b"", shift: int = 0) -> bytes | None:
+def pack(views: Views, key: bytes, l_uuid: bytes = b"", incoming: bool = False, shift: int = 0) -> bytes | None:
     """Bytes to seal; None when a value is too long.
 
-    `key`: the call's key as 16 hex digits, or b"".  `l_uuid`: the account whose provider is the callee's side.
-    `shift`: what that side's CSeq is ahead of the caller's.
+    `key`: the call's key as 16 hex digits, or b"".  `l_uuid`: the account of the call, whose provider is
+    the callee's side, with `incoming` the caller's.  `shift`: what the callee's side has CSeq ahead of the caller's.
     """
     flags = 0
     parts: list[bytes] = []
@@ -74,7 +74,7 @@ def pack(views: Views, key: bytes, l_uuid: bytes = b"", shift: int = 0) -> bytes
         flags |= _KEY
         parts.append(bytes.fromhex(key.decode()))
     if l_uuid:
-        flags |= _TRUNK
+        flags |= _TRUNK | _INCOMING if incoming else _TRUNK
         values.append(l_uuid)
     if shift:
         flags |= _SHIFT
@@ -86,7 +86,7 @@ def pack(views: Views, key: bytes, l_uuid: bytes = b"", shift: int = 0) -> bytes
     return bytes((flags, views.hidden)) + b"".join(parts)
 
 
-def unpack(data: bytes) -> tuple[Views, bytes, bytes, int]:
+def unpack(data: bytes) -> tuple[Views, bytes, bytes, bool, int]:
     """Inverse of `pack`; only for what our own seal protected."""
     flags, hidden = data[0], data[1]
     at = 2
@@ -111,7 +111,8 @@ def unpack(data: bytes) -> tuple[Views, bytes, bytes, int]:
         to_caller, to_callee = values.pop(0), values.pop(0)
     l_uuid = values.pop(0) if flags & _TRUNK else b""
     shift = int.from_bytes(values.pop(0), "big") if flags & _SHIFT else 0
-    return Views(from_caller, from_callee, to_caller, to_callee, hidden, bool(flags & _CONTACT)), key, l_uuid, shift
+    views = Views(from_caller, from_callee, to_caller, to_callee, hidden, bool(flags & _CONTACT))
+    return views, key, l_uuid, bool(flags & _INCOMING), shift
 
 
 def bound_to(call_id: bytes, caller_tag: bytes) -> bytes:

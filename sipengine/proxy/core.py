@@ -526,9 +526,10 @@ class ProxyCore:
 
     def token_of(self, record: DialogRecord, call_id: bytes, caller_tag: bytes) -> bytes:
         """Record-Route parameters that tell a later process of this call."""
-        l_uuid = record.l_uuid if record.provider == DOWN else ""
         shift = record.numbering.told if record.numbering is not None else 0
-        return self.codec.write(record.views, call_id, caller_tag, record.mark, l_uuid, shift)
+        return self.codec.write(
+            record.views, call_id, caller_tag, record.mark, record.l_uuid, record.provider == UP, shift
+        )
 
     def on_answered(self, context: ResponseContext, status: int, reason: bytes, now: float) -> None:
         """The final response of a request left: a call that failed is over."""

@@ -72,7 +72,7 @@ class WithinDialog:
             record.answered = True
             record.tags = (callee_tag,)
             if recovered.l_uuid:
-                record.l_uuid, record.provider = recovered.l_uuid, DOWN
+                record.l_uuid, record.provider = recovered.l_uuid, UP if recovered.incoming else DOWN
             if recovered.shift:
                 record.numbering = Numbering.recovered(DOWN, recovered.shift)
             return record, direction, None

@@ -44,9 +44,11 @@ class Recovered:
     whole: bool = True
     """Whether both directions can be translated with it (not so with the `kamailio` codec)."""
     l_uuid: str = ""
-    """Account whose provider is the callee's side."""
+    """Account of the call."""
+    incoming: bool = False
+    """Its provider is the caller's side, else the callee's."""
     shift: int = 0
-    """What that side's CSeq is ahead of the caller's."""
+    """What the callee's side has CSeq ahead of the caller's."""
 
 
 class RestoreCodec(Protocol):
@@ -54,7 +56,8 @@ class RestoreCodec(Protocol):
     """Whether both values of a double Record-Route carry the parameters, as Kamailio's do."""
 
     def write(
-        self, views: Views, call_id: bytes, caller_tag: bytes, key: str, l_uuid: str = "", shift: int = 0
+        self, views: Views, call_id: bytes, caller_tag: bytes, key: str, l_uuid: str = "", incoming: bool = False,
+        shift: int = 0,
     ) -> bytes:
         """Record-Route parameters with their leading ';', b"" when nothing is to be carried."""
 
@@ -87,11 +90,12 @@ class SealedCodec:
         self._counters = counters
 
     def write(
-        self, views: Views, call_id: bytes, caller_tag: bytes, key: str, l_uuid: str = "", shift: int = 0
+        self, views: Views, call_id: bytes, caller_tag: bytes, key: str, l_uuid: str = "", incoming: bool = False,
+        shift: int = 0,
     ) -> bytes:
-        token = self._seal(pack(views, key.encode(), l_uuid.encode(), shift), call_id, caller_tag)
+        token = self._seal(pack(views, key.encode(), l_uuid.encode(), incoming, shift), call_id, caller_tag)
         if l_uuid and not token:  # without the account a challenge after a restart is not answered; the rest is kept
-            token = self._seal(pack(views, key.encode(), b"", shift), call_id, caller_tag)
+            token = self._seal(pack(views, key.encode(), shift=shift), call_id, caller_tag)
         if not token:
             self._counters.token_too_long += 1
             return b""
@@ -115,8 +119,8 @@ class SealedCodec:
         for line, downstream in ((from_line, True), (to_line, False)):
             plain = self._sealer.open(token, bound_to(call_id, tag_of(line)))
             if plain is not None:
-                views, key, l_uuid, shift = unpack(plain)
-                return Recovered(views, downstream, key.decode(), True, l_uuid.decode(), shift)
+                views, key, l_uuid, incoming, shift = unpack(plain)
+                return Recovered(views, downstream, key.decode(), True, l_uuid.decode(), incoming, shift)
         raise ForgedToken("a restore token does not belong to this call")
 
 
@@ -137,7 +141,8 @@ class KamailioCodec:
         self._to_check = b";%bc=" % to_param.encode()
 
     def write(
-        self, views: Views, call_id: bytes, caller_tag: bytes, key: str, l_uuid: str = "", shift: int = 0
+        self, views: Views, call_id: bytes, caller_tag: bytes, key: str, l_uuid: str = "", incoming: bool = False,
+        shift: int = 0,
     ) -> bytes:
         params = b""
         for marker, check, before, after in (

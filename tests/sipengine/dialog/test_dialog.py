@@ -33,7 +33,7 @@ names = st.binary(max_size=80)
 @given(names, names, names, names, st.integers(0, 255), st.booleans(), st.sampled_from([b"", b"0123456789abcdef"]))
 def test_views_survive_packing(a: bytes, b: bytes, c: bytes, d: bytes, hidden: int, contact: bool, key: bytes) -> None:
     views = Views(a if b else b"", b, c if d else b"", d, hidden, contact)
-    for more in ((b"", 0), (b"berlin", 0), (b"berlin", 1), (b"", 2**31 - 1)):
+    for more in ((b"", False, 0), (b"berlin", False, 0), (b"berlin", True, 1), (b"", False, 2**31 - 1)):
         packed = pack(views, key, *more)
         assert packed is not None and unpack(packed) == (views, key, *more)
 

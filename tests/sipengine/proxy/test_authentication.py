@@ -723,6 +723,21 @@ def test_a_pbx_that_was_called_is_challenged_within_the_call(stored: bool) -> No
     assert_nothing_left(net)
 
 
+def test_a_pbx_that_was_called_is_challenged_for_the_first_time_after_a_restart() -> None:
+    net, call = _called()
+    net.provider.take()
+    net.restart()
+    net.send(net.phone, call.from_callee(b"BYE", 50))
+    bye = net.last()
+    assert bye.cseq == (50, b"BYE")
+    net.challenge(bye)
+    again = net.last()
+    assert again.cseq == (51, b"BYE") and proves(again) == 1, "the token says whose credentials answer"
+    net.send(net.provider, reply(again, b"200 OK", b"x"))
+    [answer] = net.phone.take()
+    assert parse(answer).cseq == (50, b"BYE") and parse(answer).status == 200
+
+
 def test_an_ordinary_call_tells_nothing_to_be_stored() -> None:
     net, call = _called()
     net.send(net.phone, call.from_callee(b"BYE", 50))
