@@ -5,9 +5,9 @@ from __future__ import annotations
 
 class Counters:
     __slots__ = (
-        "bad", "calls", "denied", "foreign", "forged", "hook_failures", "overload", "received", "rejected",
-        "retransmissions", "sent", "stray", "timeouts", "token_too_long", "transport_errors", "unasked_challenges",
-        "unsent",
+        "bad", "calls", "cancel_elsewhere", "denied", "foreign", "forged", "hook_failures", "not_a_side", "overload",
+        "received", "rejected", "retransmissions", "sent", "stray", "timeouts", "token_too_long", "transport_errors",
+        "unasked_challenges", "unsent",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -20,6 +20,10 @@ class Counters:
         """Responses that match no client transaction, and requests of no dialog of ours."""
         self.denied = 0
         """Requests of sources that are not admitted."""
+        self.not_a_side = 0
+        """Requests within a call that came from neither of its sides."""
+        self.cancel_elsewhere = 0
+        """CANCELs that did not come from where their INVITE came."""
         self.foreign = 0
         """Responses from another address than their request went to."""
         self.rejected = 0

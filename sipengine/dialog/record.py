@@ -16,7 +16,7 @@ LOOK = 32.0
 class DialogRecord:
     __slots__ = (
         "answered", "contact_line", "due", "expires_at", "forks", "from_hidden", "from_line", "hidden_line", "key",
-        "l_uuid", "lifetime", "mark", "numbering", "over", "provider", "table", "tags", "token", "views",
+        "l_uuid", "lifetime", "mark", "numbering", "over", "provider", "sides", "table", "tags", "token", "views",
     )  # fmt: skip
 
     def __init__(self, table: DialogTable, key: bytes, views: Views, expires_at: float) -> None:
@@ -38,6 +38,8 @@ class DialogRecord:
         self.answered = False
         self.over = False
         """The first request failed, or the last BYE went by: kept only for what comes late."""
+        self.sides: tuple[str, ...] = ()
+        """Addresses that the call came from and went to; after a restart those that spoke first."""
         self.tags: tuple[bytes, ...] = ()
         """Tags of callees that answered 2xx and have not said BYE."""
         self.contact_line = b""

@@ -167,6 +167,15 @@ class ProxyCore:
         if method == b"INVITE":
             server = InviteServer(self.transactions, key, reply_flow, head)
         elif method == b"CANCEL":
+            invite = self.servers.get(base + b"INVITE")
+            if invite is not None and isinstance(invite.user, ResponseContext) and (
+                invite.user.flow.remote[0] != flow.remote[0]
+            ):
+                # Who read a branch on the way ends no call by it; and no transaction of it takes the true one's place.
+                self.counters.cancel_elsewhere += 1
+                tag = self.transactions.own_tag(key)
+                self.transactions.out.append((build_response(head, 481, b"", tag, ()), reply_flow))
+                return
             server = self.servers[key] = NonInviteServer(self.transactions, key, reply_flow, head)
             self._on_cancel(server, base, message, now)
             return
@@ -316,6 +325,8 @@ class ProxyCore:
         if record is None and recovered is None and self.knows_all:
             self.counters.stray += 1
             return
+        if record is not None and flow.remote[0] not in record.sides and not self.within.is_side(record, flow):
+            return
         views = recovered.views if recovered is not None else record.views if record is not None else None
         if views is not None:
             # Nobody is asked about an ACK, in restore_mode manual either: it gets the view that its INVITE got.
@@ -346,6 +357,10 @@ class ProxyCore:
             return
         if record is None and recovered is None and self.knows_all:
             # our name in a Route is no proof; and after a restart a call without token would show its caller
+            self._refuse_stray(server, now)
+            return
+        flow = context.flow
+        if record is not None and flow.remote[0] not in record.sides and not self.within.is_side(record, flow):
             self._refuse_stray(server, now)
             return
         context.record = record
@@ -507,6 +522,7 @@ class ProxyCore:
             return None
         expires_at = now + self.configuration.dialog_lifetime
         record = self.dialogs.add(context._call_id, context.from_tag, views or Views(), expires_at, now)
+        record.sides = (context.flow.remote[0],)
         context.record = record
         if marks is not None:
             record.mark = marks.key

@@ -110,6 +110,8 @@ def _first_request(core: ProxyCore, context: ResponseContext, message: Message, 
     opens = context.method in OPENS_DIALOG
     record = core.note_call(context, now) if opens and (context.record_routed or context.marks is not None) else None
     call_id = context._call_id
+    if record is not None and flow.remote[0] not in record.sides:
+        record.sides += (flow.remote[0],)
     if context.auth is not None or (record is not None and record.numbering is not None):
         core.authenticator.count(context, record)
     if context.new_from:

@@ -17,6 +17,7 @@ from sipengine.message.fields import COMPACT, CONTACT, FROM, TO
 from sipengine.message.message import Message
 from sipengine.message.values import params_at, tag_of
 from sipengine.proxy.context import DOWN, UP, ResponseContext
+from sipengine.transport.flow import Flow
 from sipengine.uac.restore import Recovered
 
 if TYPE_CHECKING:
@@ -85,6 +86,23 @@ class WithinDialog:
             record = self.dialogs.find(call_id, caller)
             if record is not None and (record.over or not record.answered or callee in record.tags):
                 return True
+        return False
+
+    def is_side(self, record: DialogRecord, flow: Flow) -> bool:
+        """Whether an address that is none of the call's sides is another address of one of them, or our own.
+
+        A call taken up after a restart has no sides yet: its token, which nobody can forge, speaks for the first two.
+        """
+        source, port = flow.remote
+        same_peer = self.core.transactions.peers.same_peer
+        if any(same_peer(side, source) for side in record.sides):
+            return True
+        if self.core.transport.is_own(source.encode(), port):  # a spiral: it was judged when it came in
+            return True
+        if len(record.sides) < 2:
+            record.sides += (source,)
+            return True
+        self.core.counters.not_a_side += 1
         return False
 
     def translate(
