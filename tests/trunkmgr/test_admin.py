@@ -52,6 +52,7 @@ def fields(**values: Any) -> dict[str, Any]:
     return {
         "enabled": "on", "provider": "", "r_username": "alice", "r_domain": "sip.provider.example",
         "auth_password": PASSWORD, "l_username": "", "l_domain": "pbx.example", "inbound_identity": "keep",
+        "inbound_from": "provider",
         "auth_username": "", "realm": "",
         "auth_ha1": "", "l_uuid": "", "auth_proxy": "", "expires": "3600", "reg_delay": "0", "contact_addr": "",
         "contact_user": "", "socket": "", "note": "", **values,

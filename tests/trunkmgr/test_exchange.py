@@ -191,7 +191,8 @@ def test_a_database_that_fails_half_way_keeps_nothing(monkeypatch: pytest.Monkey
     ({"l_uuid": "a b"}, "l_uuid"), ({"l_uuid": "x" * 65}, "l_uuid"), ({"r_domain": ""}, "r_domain"),
     ({"auth_password": ""}, "auth_password"), ({"auth_password": "a\r\nVia: x"}, "auth_password"),
     ({"auth_ha1": HA1[:-1]}, "auth_ha1"), ({"auth_proxy": "192.0.2.1"}, "auth_proxy"),
-    ({"inbound_identity": "hide"}, "inbound_identity"), ({"provider": "RheinTell"}, "provider"),
+    ({"inbound_identity": "hide"}, "inbound_identity"), ({"inbound_from": "all"}, "inbound_from"),
+    ({"provider": "RheinTell"}, "provider"),
     ({"socket": "udp:here:1"}, "socket"), ({"note": "a\nb"}, "note"), ({"reg_delay": "-1"}, "reg_delay"),
     ({"expires": 10**12}, "expires"),
 ])
@@ -259,7 +260,7 @@ def test_lines_are_counted_across_fields_with_line_breaks() -> None:
 
 def test_columns_are_those_of_the_table() -> None:
     assert {field.name for field in UacReg._meta.concrete_fields} == {"id", *SEED_COLUMNS}
-    assert len(COLUMNS) == 20
+    assert len(COLUMNS) == 21
 
 
 def test_a_large_file_takes_few_statements(django_assert_max_num_queries: object) -> None:

@@ -73,6 +73,11 @@ class UacRegForm(SecretsForm):
         choices=UacRegOptions.InboundIdentity.choices, widget=UnfoldAdminSelectWidget,
         initial=UacRegOptions.InboundIdentity.KEEP, help_text="What the PBX sees of the caller of an inbound call.",
     )
+    inbound_from = forms.ChoiceField(
+        choices=UacRegOptions.InboundFrom.choices, widget=UnfoldAdminSelectWidget, label="Inbound calls from",
+        initial=UacRegOptions.InboundFrom.PROVIDER,
+        help_text=UacRegOptions._meta.get_field("inbound_from").help_text,
+    )
     outbound_proxy = forms.CharField(
         required=False, max_length=255, widget=UnfoldAdminTextInputWidget, label="Outbound proxy for calls",
         help_text=UacRegOptions._meta.get_field("outbound_proxy").help_text, validators=[validators.sip_uri],
@@ -112,6 +117,7 @@ class UacRegForm(SecretsForm):
             self.initial.update({
                 "enabled": self.instance.enabled, "provider": options.provider_id, "note": options.note,
                 "inbound_identity": options.inbound_identity, "outbound_proxy": options.outbound_proxy,
+                "inbound_from": options.inbound_from,
             })
 
     def clean(self) -> dict[str, Any]:
@@ -134,7 +140,7 @@ class UacRegForm(SecretsForm):
     def options(self) -> UacRegOptions:
         """Return our columns as the form has them."""
         options = self.instance.get_options() if self.instance.pk else UacRegOptions()
-        for name in ("provider", "inbound_identity", "outbound_proxy", "note"):
+        for name in ("provider", "inbound_identity", "inbound_from", "outbound_proxy", "note"):
             setattr(options, name, self.cleaned_data[name])
         return options
 

@@ -115,6 +115,10 @@ class UacRegOptions(models.Model):
         KEEP = "keep", "Show the caller"
         ANONYMOUS = "anonymous", "Hide the caller"
 
+    class InboundFrom(models.TextChoices):
+        PROVIDER = "provider", "Its provider only"
+        ANY_PROVIDER = "any-provider", "Any provider"
+
     account = models.OneToOneField(
         UacReg, to_field="l_uuid", on_delete=models.CASCADE, db_constraint=False, db_column="l_uuid",
         primary_key=True, related_name="options",
@@ -125,6 +129,11 @@ class UacRegOptions(models.Model):
     inbound_identity = models.CharField(
         max_length=16, choices=InboundIdentity.choices, default=InboundIdentity.KEEP,
         help_text="What the PBX sees of the caller of an inbound call.",
+    )
+    inbound_from = models.CharField(
+        max_length=16, choices=InboundFrom.choices, default=InboundFrom.PROVIDER,
+        help_text="Who may call this account: its provider's addresses and the servers it registers and calls at, or "
+        "every configured provider.",
     )
     outbound_proxy = models.CharField(
         max_length=255, default="", blank=True, validators=[validators.sip_uri],

@@ -130,6 +130,7 @@ def _own_values(options: UacRegOptions) -> dict[str, str]:
     return {
         "provider": options.provider.name if options.provider else "",
         "inbound_identity": str(options.inbound_identity),
+        "inbound_from": str(options.inbound_from),
         "outbound_proxy": options.outbound_proxy,
         "note": options.note,
     }
@@ -181,6 +182,8 @@ def _plan_row(row: FileRow, stored: UacReg | None, providers: dict[str, Provider
                 options.provider = _provider(text, providers)
             elif column == "inbound_identity":
                 options.inbound_identity = _identity(text)
+            elif column == "inbound_from":
+                options.inbound_from = _inbound_from(text)
             elif column in ("note", "outbound_proxy"):
                 setattr(options, column, text)
             else:
@@ -234,6 +237,12 @@ def _identity(text: str) -> str:
     if text and text not in UacRegOptions.InboundIdentity.values:
         raise ValueError(f"Write one of {', '.join(UacRegOptions.InboundIdentity.values)}.")
     return text or UacRegOptions.InboundIdentity.KEEP.value
+
+
+def _inbound_from(text: str) -> str:
+    if text and text not in UacRegOptions.InboundFrom.values:
+        raise ValueError(f"Write one of {', '.join(UacRegOptions.InboundFrom.values)}.")
+    return text or UacRegOptions.InboundFrom.PROVIDER.value
 
 
 def _number(column: str, text: str) -> int:

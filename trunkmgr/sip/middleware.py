@@ -12,7 +12,7 @@ from typing import Any
 from sipengine.exceptions import Reject
 from sipengine.transport.flow import Flow
 from sipengine.transport.peers import PeerBook
-from trunkmgr.sip.snapshot import Peers, Snapshot, numeric
+from trunkmgr.sip.snapshot import Peers, Snapshot, Trunk, numeric
 
 NOBODY = 0
 PROVIDER = 1
@@ -33,6 +33,7 @@ class Admission(PeerBook):
         self._registrars: dict[str, str] = {}
         self._kinds: dict[str, int] = {}
         self._serving: dict[tuple[str, str], bool] = {}
+        self._bringing: dict[tuple[tuple[int | None, frozenset[str]], str], bool] = {}
         self._by_address: dict[str, int] | None = None
         self._udp_only: Peers | None = None
 
@@ -89,6 +90,26 @@ class Admission(PeerBook):
             self._serving[key] = serving
         return serving
 
+    def brings(self, trunk: Trunk, address: str) -> bool:
+        """Say whether an address is of the account's provider: of its row, of a host that the account names, or the
+        server that it registers at.
+        """
+        if self._registrars.get(trunk.account.l_uuid) == address:
+            return True
+        key = trunk.side, address
+        bringing = self._bringing.get(key)
+        if bringing is None:
+            bringing = any(self._holds(peers, address) for peers in self._of_provider(trunk.side))
+            if len(self._bringing) >= CACHE_LIMIT:
+                self._bringing.clear()
+            self._bringing[key] = bringing
+        return bringing
+
+    def _of_provider(self, side: tuple[int | None, frozenset[str]]) -> list[Peers]:
+        pk, hosts = side
+        row = self.snapshot.providers.get(pk) if pk is not None else None
+        return [Peers(hosts), *([row] if row is not None else [])]
+
     def may_challenge(self, host: str) -> bool:
         return bool(self.kind(host) & PROVIDER)
 
@@ -99,9 +120,13 @@ class Admission(PeerBook):
 
     def same_peer(self, asked: str, answered: str) -> bool:
         """Whether both belong to one provider or one PBX, by what is configured or by one name that leads to both."""
-        sets = [*self.snapshot.providers.values(), *(pbx.peers for pbx in self.snapshot.domains.values())]
-        sets += [Peers(frozenset({host})) for host in self._providers.hosts | self._pbxs.hosts]
-        return any(self._holds(peers, asked) and self._holds(peers, answered) for peers in sets)
+        if asked == answered:
+            return True
+        sets = [[peers] for peers in self.snapshot.providers.values()]
+        sets += [[pbx.peers] for pbx in self.snapshot.domains.values()]
+        sets += [[Peers(frozenset({host}))] for host in self._providers.hosts | self._pbxs.hosts]
+        sets += [self._of_provider(side) for side in {trunk.side for trunk in self.snapshot.trunks.values()}]
+        return any(all(any(self._holds(peers, each) for peers in one) for each in (asked, answered)) for one in sets)
 
     def _holds(self, peers: Peers, address: str) -> bool:
         ip = numeric(address)
@@ -140,6 +165,7 @@ class Admission(PeerBook):
     def _forget(self) -> None:
         self._kinds.clear()
         self._serving.clear()
+        self._bringing.clear()
         self._by_address = None
         self._udp_only = None
 

@@ -6,9 +6,6 @@ The five hooks run by the engine's rules (RFC 3261 §16); names are Kamailio's. 
 
 from __future__ import annotations
 
-import logging
-import time
-from collections import Counter
 from typing import Any
 
 from django.conf import settings
@@ -19,10 +16,9 @@ from sipengine.exceptions import Reject
 from sipengine.message.values import first_value, uri_of
 from trunkmgr.sip.consumers import SipConsumer
 from trunkmgr.sip.middleware import PBX, PROVIDER
+from trunkmgr.sip.rules import Refusals, refusals
 from trunkmgr.sip.snapshot import Trunk
 from trunkmgr.sip.uac import UacFunctions, user_and_line
-
-log = logging.getLogger("trunkmgr.sip")
 
 ANONYMOUS = b"sip:anonymous@anonymous.invalid"
 
@@ -40,28 +36,14 @@ CALLS_OUT = frozenset({b"INVITE", b"MESSAGE", b"SUBSCRIBE", b"REFER"})
 ALLOW = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, REFER, NOTIFY, SUBSCRIBE, MESSAGE"
 
 
-class Refusals:
-    """Counts why calls were refused, and logs each cause at most once a minute."""
-
-    EVERY = 60.0
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self._logged: dict[str, float] = {}
-
-    def note(self, cause: str, text: str) -> None:
-        self.counts[cause] += 1
-        now = time.monotonic()
-        if now - self._logged.get(cause, -self.EVERY) >= self.EVERY:
-            self._logged[cause] = now
-            log.warning("%s (%d so far.)", text, self.counts[cause])
-
-
-refusals = Refusals()
-
-
 class TrunkRouting(UacFunctions, SipConsumer):
     """The routing of a trunk manager."""
+
+    @property
+    def refusals(self) -> Refusals:
+        """Where refusals are counted: those of the process, or of the question what would happen."""
+        found: Refusals = self.scope.get("sip.refusals", refusals)
+        return found
 
     async def request_route(self, context: Any) -> None:
         """Sort requests: within a call, questions to us, from a provider, from a PBX."""
@@ -91,21 +73,29 @@ class TrunkRouting(UacFunctions, SipConsumer):
     def from_provider(self, context: Any) -> None:
         """Give a call from outside to the PBX of the account it came for."""
         if context.method in (b"REGISTER", b"PUBLISH"):
-            raise Reject(405, "Method Not Allowed", [("Allow", ALLOW)])
+            self.refusals.refuse("method", 405, "Method Not Allowed", headers=[("Allow", ALLOW)])
         snapshot = self.scope["sip.snapshot"]
         row = snapshot.table.uac_reg_lookup(*user_and_line(context.ruri))
         if row is None:
-            raise Reject(404, "Not Found")
+            self.refusals.refuse("unknown_account", 404, "Not Found")
         account = row.account
+        trunk = snapshot.trunks[account.l_uuid]
+        if not trunk.from_any and not self.scope["sip.worker"].admission.brings(trunk, context.source[0]):
+            # The answer is that for no account: another provider is not told whose customers are here.
+            self.refusals.refuse(
+                "other_provider", 404, "Not Found",
+                f"A call for {account.l_uuid} from {context.source[0]} is answered 404: this address is not of the "
+                "account's provider. Add it to the provider's addresses, choose the account's provider, or let the "
+                "account be called by any provider (inbound_from).",
+            )
         next_hop = snapshot.next_hop(account.l_domain)
         if next_hop is None:
-            refusals.note(
-                "no_next_hop",
+            self.refusals.refuse(
+                "no_next_hop", 480, "No next hop for the local domain",
                 f"A call for {account.l_uuid} is answered 480: the local domain {account.l_domain} has no next hop. "
                 f"Set it under Domains or with `domain set {account.l_domain} --next-hop sip:HOST:PORT`.",
             )
-            raise Reject(480, "No next hop for the local domain")
-        anonymous = snapshot.trunks[account.l_uuid].anonymous
+        anonymous = trunk.anonymous
         caller = context.from_uri
         context.ruri = row.contact_uri
         context.du = next_hop
@@ -118,15 +108,14 @@ class TrunkRouting(UacFunctions, SipConsumer):
             context.mark_call(account.l_uuid, "in", caller, f"{account.l_username}@{account.l_domain}", anonymous)
         context.t_relay()
 
-
     def from_pbx(self, context: Any) -> None:
         """Send a call of a PBX out by the account that its From names."""
         if context.method not in CALLS_OUT:
-            raise Reject(405, "Method Not Allowed", [("Allow", ALLOW)])
+            self.refusals.refuse("method", 405, "Method Not Allowed", headers=[("Allow", ALLOW)])
         trunk = self.calling_trunk(context)
         dialled = dialled_user(context.ruri)
         if not dialled:
-            raise Reject(484, "No number dialled")
+            self.refusals.refuse("no_number", 484, "No number dialled")
         caller = context.from_uri
         context.ruri = b"sip:%b@%b" % (dialled, trunk.account.r_domain.encode())
         context.credentials = self.scope["sip.snapshot"].credentials_for(trunk)
@@ -156,14 +145,13 @@ class TrunkRouting(UacFunctions, SipConsumer):
                 uri_of(identity).decode(errors="replace"), admission.serves, source
             )
         if trunk is None:
-            refusals.note(
-                "unknown_caller",
+            self.refusals.refuse(
+                "unknown_caller", 403, "From names no account of this PBX",
                 f"A call from {source} is answered 403: the user of its From names no account of a local domain "
                 "whose PBX has this address. See the account's local user and Domains.",
             )
-            raise Reject(403, "From names no account of this PBX")
         if not trunk.account.enabled:
-            raise Reject(403, "Account is disabled")
+            self.refusals.refuse("disabled", 403, "Account is disabled")
         return trunk
 
     def way_out(self, context: Any, trunk: Trunk) -> None:
@@ -189,7 +177,7 @@ class TrunkRouting(UacFunctions, SipConsumer):
         if context.uac_auth():
             context.t_relay()
             return
-        refusals.note(
+        self.refusals.note(
             "challenge",
             f"A call is answered 403: {context.source[0]} called by an account whose provider refused its credentials, "
             "asked for another realm, or asked from an address that is not the provider's.",

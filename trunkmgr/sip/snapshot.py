@@ -41,6 +41,10 @@ class Trunk:
     provider_id: int | None
     outbound_proxy: str = ""
     """Where its calls go, before anything else."""
+    from_any: bool = False
+    """`inbound_from`: every configured provider may call it, not only its own."""
+    side: tuple[int | None, frozenset[str]] = field(init=False, repr=False, compare=False)
+    """Who its provider is: its row, and the hosts that the account names."""
     credentials: tuple[Credentials, ...] = field(init=False, repr=False, compare=False)
     """The account's own, as it registers with them; none where it has no secret."""
 
@@ -51,6 +55,7 @@ class Trunk:
             account.auth_ha1.encode(), account.realm.encode(),
         )
         object.__setattr__(self, "credentials", (own,) if own else ())
+        object.__setattr__(self, "side", (self.provider_id, frozenset(self.hosts)))
 
     @property
     def registrar(self) -> str:
@@ -219,7 +224,9 @@ def trunk_of(row: UacReg) -> Trunk:
         problem=problem,
     )
     anonymous = options is not None and options.inbound_identity == UacRegOptions.InboundIdentity.ANONYMOUS
-    return Trunk(account, anonymous, provider.pk if provider else None, options.outbound_proxy if options else "")
+    from_any = options is not None and options.inbound_from == UacRegOptions.InboundFrom.ANY_PROVIDER
+    proxy = options.outbound_proxy if options else ""
+    return Trunk(account, anonymous, provider.pk if provider else None, proxy, from_any)
 
 
 def configured_credentials(static: Iterable[StaticCredential]) -> tuple[Credentials, ...]:

@@ -34,7 +34,7 @@ from trunkmgr import live, processes
 from trunkmgr.models import Node, Order
 from trunkmgr.services import dialogs, nodes
 from trunkmgr.services import orders as order_rows
-from trunkmgr.sip import changes, routing, store
+from trunkmgr.sip import changes, routing, rules, store
 from trunkmgr.sip.behind import WriteBehind
 from trunkmgr.sip.bridge import Batch, Bridge
 from trunkmgr.sip.clock import Clock
@@ -446,6 +446,6 @@ class SipWorker(Worker):
             "hooks_pending": self.steps.pending,
             "dropped": self.bridge.dropped,
             "resting": [f"{transport}:{host}:{port}" for transport, (host, port) in self.endpoint.rests.resting],
-            "refused": dict(routing.refusals.counts),
+            "rules": rules.counted(self.endpoint.counters, rules.refusals.counts),
             "counters": self.endpoint.counters.as_dict(),
         }

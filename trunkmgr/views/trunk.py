@@ -113,6 +113,7 @@ def facts(registration: Registration, row: dict[str, Any], now: datetime) -> lis
         ("Realm", realm or account.realm or "any", remark),
         ("Password", secret(account.l_uuid), ""),
         ("Caller shown", options.get_inbound_identity_display(), ""),
+        ("Inbound calls from", options.get_inbound_from_display(), ""),
         ("Local id", account.l_uuid, ""),
         ("Note", options.note, ""),
         ("Kept in", "another database" if foreign.is_foreign(account) else "", "(UAC_REG_DB_URL)"),

@@ -14,7 +14,8 @@ from tests.sipengine.net import PHONE, PROVIDER, reply, starts
 from tests.sipengine.outbound import proves
 from tests.trunkmgr.sip.net import DOMAIN, TrunkNet, account, trunk
 from trunkmgr.sip.middleware import PeerMiddleware
-from trunkmgr.sip.routing import TrunkRouting, dialled_user, refusals
+from trunkmgr.sip.routing import TrunkRouting, dialled_user
+from trunkmgr.sip.rules import refusals
 from trunkmgr.sip.snapshot import Pbx, Peers
 
 SECRET_REALM = b"sip.provider.example"

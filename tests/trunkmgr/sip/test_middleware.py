@@ -122,3 +122,25 @@ def test_middleware_names_the_peer_and_refuses_new_calls_while_stopping(admissio
         asyncio.run(wrapped(scope(False), None, None))
     assert refused.value.status == 503
     assert seen == [(PBX, admission.snapshot)] * 2
+
+
+def test_an_account_is_called_by_its_provider(admission: Admission) -> None:
+    plain = admission.snapshot.trunks["a"]
+    bound = replace(plain, provider_id=1)
+    assert not admission.brings(plain, "198.51.100.7"), "another provider's"
+    assert admission.brings(bound, "198.51.100.7") and admission.brings(bound, "2001:db8::5")
+    assert not admission.brings(plain, "203.0.113.1")
+    admission.resolved("sip.example", "SRV", frozenset({"203.0.113.1"}))
+    assert admission.brings(plain, "203.0.113.1"), "the host it registers at"
+    admission.registered_at("a", "203.0.113.9")
+    assert admission.brings(plain, "203.0.113.9"), "the server that took its REGISTER"
+    admission.resolved("sip.example", "SRV", frozenset({"203.0.113.2"}))
+    assert not admission.brings(plain, "203.0.113.1"), "the name leads elsewhere by now"
+
+
+def test_what_an_account_names_is_one_peer_with_its_provider(admission: Admission) -> None:
+    trunk = replace(admission.snapshot.trunks["a"], provider_id=1, outbound_proxy="sip:192.0.2.200")
+    assert not admission.same_peer("192.0.2.200", "198.51.100.7")
+    admission.swap(admission.snapshot.patched({"a": trunk}))
+    assert admission.same_peer("192.0.2.200", "198.51.100.7")
+    assert not admission.same_peer("192.0.2.200", "192.0.2.20")

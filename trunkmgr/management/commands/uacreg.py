@@ -136,6 +136,7 @@ class Command(OrderCommand):
         values |= {"password": _set(account.auth_password), "ha1": _set(account.auth_ha1), "enabled": account.enabled}
         values |= {
             "provider": trunk.provider, "inbound_identity": str(own.inbound_identity),
+            "inbound_from": str(own.inbound_from),
             "outbound_proxy": own.outbound_proxy, "note": own.note,
         }
         values["kept_in"] = "UAC_REG_DB_URL" if foreign.is_foreign(account) else "our database"
@@ -182,7 +183,8 @@ class Command(OrderCommand):
         values |= read_secret(options, needed=not account.pk)
         own = account.get_options()
         own_values = {
-            name: options[name] for name in ("inbound_identity", "outbound_proxy", "note") if options[name] is not None
+            name: options[name] for name in ("inbound_identity", "inbound_from", "outbound_proxy", "note")
+            if options[name] is not None
         }
         if options["provider"] is not None:
             own_values["provider"] = trunks.provider(options["provider"])
@@ -298,6 +300,9 @@ def _add_columns(parser: CommandParser) -> None:
     own.add_argument(
         "--inbound-identity", choices=UacRegOptions.InboundIdentity.values,
         help=_help(UacRegOptions, "inbound_identity"),
+    )
+    own.add_argument(
+        "--inbound-from", choices=UacRegOptions.InboundFrom.values, help=_help(UacRegOptions, "inbound_from"),
     )
     own.add_argument("--outbound-proxy", metavar="URI", help=_help(UacRegOptions, "outbound_proxy"))
     own.add_argument("--note", metavar="TEXT", help="a remark of yours")
