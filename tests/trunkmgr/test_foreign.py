@@ -289,7 +289,8 @@ class TestOnlyRead:
         page = client.get(path).content.decode()
         assert "stands in the database of UAC_REG_DB_URL" in page and "4930a" in page
         assert PASSWORD not in page and 'name="r_username"' not in page and "auth_password" not in page
-        values = {"enabled": "on", "provider": "", "inbound_identity": "anonymous", "inbound_from": "provider", "note": "from the page"}
+        values = {"enabled": "on", "provider": "", "inbound_identity": "anonymous",
+                  "inbound_from": "provider", "note": "from the page"}
         values["expires"] = "5"
         assert client.post(path, values).status_code == 302
         assert UacRegOptions.objects.get().note == "from the page" and UacReg.objects.get().expires == 600
