@@ -7,7 +7,7 @@ class Counters:
     __slots__ = (
         "bad", "calls", "cancel_elsewhere", "denied", "foreign", "forged", "hook_failures", "not_a_side", "overload",
         "received", "rejected", "retransmissions", "sent", "stray", "timeouts", "token_too_long", "transport_errors",
-        "unasked_challenges", "unsent",
+        "unasked_challenges", "unauthorized", "unsent",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -40,6 +40,8 @@ class Counters:
         self.unasked_challenges = 0
         """Challenges of an address that is no provider's: they are not answered."""
         self.overload = 0
+        self.unauthorized = 0
+        """REGISTERs with credentials that prove nothing."""
         self.unsent = 0
         """Requests from script beyond the bound of those under way."""
         self.calls = 0

@@ -32,6 +32,8 @@ from sipengine.proxy.authentication import CredentialsOf
 from sipengine.proxy.core import Application, ProxyCore, Resume
 from sipengine.proxy.hooks import log
 from sipengine.proxy.validation import refusal, salvage
+from sipengine.registrar.location import Location
+from sipengine.registrar.registrar import Registrar
 from sipengine.timerqueue import TimerQueue
 from sipengine.transaction.client import ClientTransaction, InviteClient, NonInviteClient
 from sipengine.transaction.layer import TransactionLayer
@@ -106,6 +108,10 @@ class Endpoint:
         self.registrations = Registrations(self)
         self.uac_requests = self.proxy.uac_requests = UacRequests(self, self.registrations.requests)
         self.rests.probe = Probe(self, self.rests)
+        self.location = Location(self.queue, self.events)
+        self.registrar = Registrar(self.location, self.transport, self.identifiers, self.counters, entropy(32))
+        self.may_register: Callable[[Flow], bool] = _nobody
+        """Whether a source that is not admitted may send REGISTER all the same, and nothing else; the host sets it."""
 
     @property
     def resume(self) -> Resume:
@@ -135,6 +141,7 @@ class Endpoint:
             "client_transactions": len(layer.clients) + len(layer.cancels),
             "dialogs": len(self.proxy.dialogs),
             "registrations": len(self.registrations),
+            "bindings": len(self.location),
         }
 
     # listeners and flows
@@ -156,7 +163,7 @@ class Endpoint:
     def accept(self, listener: Listener, remote: Address) -> Flow | None:
         """The flow of a connection that a peer opened; None when that source is not admitted."""
         flow = Flow(listener, remote, accepted=True)
-        if not self._admission(flow):
+        if not self._admission(flow) and not self.may_register(flow):
             self.counters.denied += 1
             return None
         self.transport.name(flow)
@@ -203,7 +210,7 @@ class Endpoint:
             if not data:
                 return  # a keep-alive
         response = data[:8] == b"SIP/2.0 " or data[:4].upper() == b"SIP/"
-        if not response and not self._admission(flow):
+        if not response and not self._admission(flow) and not (data[:9] == b"REGISTER " and self.may_register(flow)):
             counters.denied += 1
             return
         try:
@@ -351,6 +358,10 @@ class Endpoint:
 def _no_defer(verb: Callable[[float], None]) -> None:
     raise LocalProtocolError("something is to be sent in its turn, but Endpoint.defer is not set")
 
+
+
+def _nobody(flow: Flow) -> bool:
+    return False
 
 
 class _LocalUser:

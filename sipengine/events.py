@@ -123,6 +123,31 @@ class DialogOver:
 
 
 @dataclass(slots=True)
+class BindingChanged:
+    """A device registered here, refreshed, or its binding ended (`gone`): `Endpoint.registrar.load` wants those that
+    stand back after a restart.
+    """
+
+    ruid: str
+    aor: str
+    """``user@domain``."""
+    contact: str
+    q: int
+    """Thousandths."""
+    expires_at: float
+    call_id: str
+    cseq: int
+    path: str
+    transport: str
+    source: Address
+    instance: str
+    reg_id: int
+    user_agent: str
+    changed_at: float
+    gone: bool = False
+
+
+@dataclass(slots=True)
 class ResolutionWanted:
     """The core needs addresses; the host answers with `Endpoint.resolved(query, …)`."""
 
@@ -142,5 +167,6 @@ class Target:
 
 
 Event = (
-    RegistrationChanged | CallStarted | CallAnswered | CallEnded | DialogShifted | DialogOver | ResolutionWanted
+    RegistrationChanged | CallStarted | CallAnswered | CallEnded | DialogShifted | DialogOver | BindingChanged
+    | ResolutionWanted
 )

@@ -89,16 +89,7 @@ def parse_challenge(value: bytes, *, proxy: bool = False) -> Challenge:
     scheme, _, rest = value.strip().partition(b" ")
     if scheme.lower() != b"digest":
         raise ChallengeUnsupported(f"The scheme {scheme[:20].decode('latin-1')!r} is not Digest.")
-    found: dict[bytes, bytes] = {}
-    at = 0
-    while (match := _PARAMETER.match(rest, at)) is not None:
-        at = match.end()
-        text = match[2]
-        if text[:1] == b'"':
-            text = text[1:-1]
-            if text.find(b"\\") >= 0:
-                text = _ESCAPED.sub(rb"\1", text)
-        found.setdefault(match[1].lower(), text)
+    found = parameters_of(rest)
     if b"realm" not in found or not found.get(b"nonce"):
         raise ChallengeUnsupported("The challenge has no realm or no nonce.")
     seen = found.get(b"algorithm")
@@ -126,6 +117,21 @@ def parse_challenge(value: bytes, *, proxy: bool = False) -> Challenge:
         userhash=found.get(b"userhash", b"").lower() == b"true",
         proxy=proxy,
     )
+
+
+def parameters_of(text: bytes) -> dict[bytes, bytes]:
+    """Read what stands behind the scheme: names in lower case, values unescaped; of equal names the first holds."""
+    found: dict[bytes, bytes] = {}
+    at = 0
+    while (match := _PARAMETER.match(text, at)) is not None:
+        at = match.end()
+        value = match[2]
+        if value[:1] == b'"':
+            value = value[1:-1]
+            if value.find(b"\\") >= 0:
+                value = _ESCAPED.sub(rb"\1", value)
+        found.setdefault(match[1].lower(), value)
+    return found
 
 
 def realm_of(line: bytes) -> bytes:
@@ -197,16 +203,16 @@ def answer(
     if challenge.userhash:
         username = ALGORITHMS[challenge.algorithm](username + b":" + challenge.realm)
     parts = [
-        b"username=" + _quote(username),
-        b"realm=" + _quote(challenge.realm),
-        b"nonce=" + _quote(challenge.nonce),
-        b"uri=" + _quote(uri),
+        b"username=" + quote(username),
+        b"realm=" + quote(challenge.realm),
+        b"nonce=" + quote(challenge.nonce),
+        b"uri=" + quote(uri),
         b'response="' + response(challenge, credentials, method, uri, nc=count, cnonce=cnonce, body=body) + b'"',
     ]
     if challenge.algorithm_seen is not None:
         parts.append(b"algorithm=" + challenge.algorithm_seen)
     if challenge.opaque is not None:
-        parts.append(b"opaque=" + _quote(challenge.opaque))
+        parts.append(b"opaque=" + quote(challenge.opaque))
     if challenge.qop:
         parts += [b"qop=" + challenge.qop, b"nc=" + count]
     if challenge.qop or challenge.sess:
@@ -216,7 +222,8 @@ def answer(
     return (b"Proxy-Authorization" if challenge.proxy else b"Authorization"), b"Digest " + b", ".join(parts)
 
 
-def _quote(text: bytes) -> bytes:
+def quote(text: bytes) -> bytes:
+    """A quoted-string (RFC 3261 §25.1)."""
     # Line breaks cannot come from a parsed header, but a row could hold them: they must not end our header line.
     text = text.replace(b"\r", b"").replace(b"\n", b"")
     return b'"' + text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
