@@ -129,6 +129,16 @@ def listeners(text: str) -> tuple[str, ...]:
     return entries
 
 
+def networks(text: str) -> tuple[str, ...]:
+    entries = words(text)
+    for entry in entries:
+        try:
+            ipaddress.ip_network(entry, strict=False)
+        except ValueError:
+            raise ValueError(f"{entry!r} is no network, for example 198.51.100.0/24; 0.0.0.0/0 is anywhere") from None
+    return tuple(str(ipaddress.ip_network(entry, strict=False)) for entry in entries)
+
+
 def nameservers(text: str) -> tuple[str, ...]:
     entries = words(text)
     for entry in entries:
@@ -278,6 +288,10 @@ class Env:
     sip_listen: tuple[str, ...] = variable(
         "TRUNKMGR_SIP_LISTEN", listeners, "udp:0.0.0.0:5060,tcp:0.0.0.0:5060",
         "SIP sockets, separated by commas: TRANSPORT:IP:PORT.",
+    )
+    devices_from: tuple[str, ...] = variable(
+        "TRUNKMGR_DEVICES_FROM", networks, "",
+        "Networks from where devices may register, separated by commas: 0.0.0.0/0 is anywhere; empty: nowhere.",
     )
     nameservers: tuple[str, ...] = variable(
         "TRUNKMGR_NAMESERVERS", nameservers, "",

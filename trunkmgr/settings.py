@@ -202,6 +202,7 @@ UNFOLD = {
                         "link": reverse_lazy("admin:trunkmgr_provider_changelist"),
                     },
                     {"title": "Domains", "icon": "dns", "link": reverse_lazy("admin:trunkmgr_domain_changelist")},
+                    {"title": "Devices", "icon": "deskphone", "link": reverse_lazy("admin:trunkmgr_device_changelist")},
                     {
                         "title": "Credentials", "icon": "key",
                         "link": reverse_lazy("admin:trunkmgr_credential_changelist"),
@@ -220,6 +221,10 @@ UNFOLD = {
                         "title": "SIP requests", "icon": "send",
                         "link": reverse_lazy("admin:trunkmgr_siprequest_changelist"),
                         "permission": lambda request: request.user.has_perm("trunkmgr.view_siprequest"),
+                    },
+                    {
+                        "title": "Registered devices", "icon": "phone_in_talk",
+                        "link": reverse_lazy("admin:trunkmgr_location_changelist"),
                     },
                     {"title": "Nodes", "icon": "memory", "link": reverse_lazy("admin:trunkmgr_node_changelist")},
                 ],

@@ -74,7 +74,9 @@ class Branch:
             return
         flow = listener.flows.get(target.address)
         if flow is None or flow.closed:
-            flow = transport.flow_for(listener, target.address)
+            flow = transport.connection_to(target.transport, target.address) or transport.flow_for(
+                listener, target.address
+            )
         forward(context.core, context, self, flow, now)
         if self.targets and context.method == b"INVITE":
             context.core.queue.arm(self, context.core.configuration.try_timer, now)

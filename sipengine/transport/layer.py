@@ -79,6 +79,15 @@ class TransportLayer:
         listener.flows[remote] = flow
         return flow
 
+    def connection_to(self, transport: str, remote: Address) -> Flow | None:
+        """The live connection to an address at any listener of that transport: a device has one, wherever it came in.
+        """
+        for listener in self.listeners:
+            flow = listener.flows.get(remote) if listener.transport == transport != "udp" else None
+            if flow is not None and not flow.closed:
+                return flow
+        return None
+
     def name(self, flow: Flow) -> None:
         """Fill in what we are called towards the flow's remote."""
         listener = flow.listener

@@ -13,7 +13,7 @@ from unfold.widgets import (
     UnfoldBooleanWidget,
 )
 
-from trunkmgr.models import Credential, Provider, UacReg, UacRegOptions, validators
+from trunkmgr.models import Credential, Device, Provider, UacReg, UacRegOptions, validators
 from trunkmgr.models.credential import Secret
 from trunkmgr.models.uacreg import FLAG_DISABLED
 from trunkmgr.services import accounts
@@ -160,3 +160,23 @@ class CredentialForm(SecretsForm):
     class Meta:
         model = Credential
         fields = ("realm", "username", "provider", "account", "note")
+
+
+class DeviceForm(SecretsForm):
+    """A device; password or HA1, not both."""
+
+    password = secret_field("Password", "")
+    clear_password = _removal_field("password")
+    ha1 = secret_field("HA1", "")
+    clear_ha1 = _removal_field("HA1")
+    secrets = {
+        "password": ("clear_password", ""),
+        "ha1": (
+            "clear_ha1",
+            "32 hex digits: the MD5 of user:domain:password, instead of the password; SHA-256 is out of question then.",
+        ),
+    }
+
+    class Meta:
+        model = Device
+        fields = ("username", "domain", "enabled", "max_contacts", "note")

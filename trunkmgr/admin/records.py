@@ -15,7 +15,7 @@ from trunkmgr.models import Call, Node, RegistrationEvent
 class ReadOnlyAdmin(ModelAdmin):
     """A list and a page without a form."""
 
-    actions = None
+    actions: Any = None
     # A count of millions of rows a page would be the slowest thing on it.
     show_full_result_count = False
 

@@ -3,6 +3,7 @@
 from trunkmgr.models.api_token import ApiToken
 from trunkmgr.models.call import Call, Dialog
 from trunkmgr.models.credential import Credential
+from trunkmgr.models.device import Device, Location
 from trunkmgr.models.node import Change, Node, Order, Parameter, SipRequest
 from trunkmgr.models.provider import Provider
 from trunkmgr.models.registration import Registration, RegistrationEvent
@@ -14,8 +15,10 @@ __all__ = [
     "Call",
     "Change",
     "Credential",
+    "Device",
     "Dialog",
     "Domain",
+    "Location",
     "Node",
     "Order",
     "Parameter",

@@ -46,9 +46,13 @@ class Change(models.Model):
         DOMAIN = "domain"
         CREDENTIAL = "credential"
         PARAMETER = "parameter"
+        DEVICE = "device"
+        LOCATION = "location"
 
     table = models.CharField(max_length=16, choices=Table.choices)
-    key = models.CharField(max_length=128, help_text="l_uuid, l_domain, or the id of a provider or credential.")
+    key = models.CharField(
+        max_length=128, help_text="l_uuid, l_domain, user@domain, ruid, or the id of a provider or credential.",
+    )
     time = models.DateTimeField(auto_now_add=True)
     who = models.CharField(max_length=150, default="", blank=True)
 

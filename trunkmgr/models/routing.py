@@ -12,8 +12,8 @@ class Domain(models.Model):
 
     l_domain = models.CharField("local domain", max_length=64, unique=True, validators=[validators.sip_domain])
     next_hop = models.CharField(
-        max_length=255, validators=[validators.sip_uri],
-        help_text="sip: URI of the PBX, for example sip:192.0.2.20:5060.",
+        max_length=255, default="", blank=True, validators=[validators.sip_uri],
+        help_text="sip: URI of the PBX, for example sip:192.0.2.20:5060. Empty: the devices that registered here.",
     )
     addresses = models.TextField(
         default="", blank=True, validators=[validators.networks],

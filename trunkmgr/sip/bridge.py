@@ -19,6 +19,7 @@ from typing import Any
 from django.db import InterfaceError, OperationalError
 
 from sipengine.events import (
+    BindingChanged,
     CallAnswered,
     CallEnded,
     CallStarted,
@@ -44,6 +45,7 @@ BATCH = 500
 HISTORY_LIMIT = 50_000
 CALLS_LIMIT = 50_000
 DIALOGS_LIMIT = 50_000
+BINDINGS_LIMIT = 50_000
 
 Row = dict[str, Any]
 
@@ -60,13 +62,19 @@ class Batch:
     """As `services.dialogs.record` wants them."""
     dialogs_over: list[str] = field(default_factory=list)
     """Keys of calls whose dialogs may go."""
+    bindings: list[Row] = field(default_factory=list)
+    """As `services.locations.record` wants them."""
+    bindings_over: list[str] = field(default_factory=list)
     stale: set[str] = field(default_factory=set)
     """Accounts whose rows were added, edited or removed: pages must hear of them."""
     called: set[str] = field(default_factory=set)
     """Accounts whose calls moved."""
 
     def __bool__(self) -> bool:
-        return bool(self.registrations or self.calls or self.dialogs or self.dialogs_over or self.stale)
+        return bool(
+            self.registrations or self.calls or self.dialogs or self.dialogs_over or self.bindings
+            or self.bindings_over or self.stale
+        )
 
     def singly(self) -> Iterable[Batch]:
         """Give each row as a batch of its own."""
@@ -78,6 +86,10 @@ class Batch:
             yield Batch(dialogs=[row])
         for key in self.dialogs_over:
             yield Batch(dialogs_over=[key])
+        for row in self.bindings:
+            yield Batch(bindings=[row])
+        for ruid in self.bindings_over:
+            yield Batch(bindings_over=[ruid])
 
 
 class CallRows:
@@ -142,6 +154,7 @@ class Bridge:
         self._calls = CallRows()
         self._dialogs: dict[str, DialogShifted | DialogOver] = {}
         """The last that was told of each."""
+        self._bindings: dict[str, BindingChanged] = {}
         self._trunk_of_call: dict[str, str] = {}
         self._moved: set[str] = set()
         self._stale: set[str] = set()
@@ -210,6 +223,8 @@ class Bridge:
                 self._call(event)
             elif isinstance(event, DialogShifted | DialogOver):
                 self._dialog(event)
+            elif isinstance(event, BindingChanged):
+                self._binding(event)
         self._wanted.set()
 
     def _call(self, event: CallStarted | CallAnswered | CallEnded) -> None:
@@ -239,13 +254,21 @@ class Bridge:
             self._dropped += 1
         self._dialogs[event.key] = event
 
+    def _binding(self, event: BindingChanged) -> None:
+        if event.ruid not in self._bindings and len(self._bindings) >= BINDINGS_LIMIT:
+            del self._bindings[next(iter(self._bindings))]
+            self._dropped += 1
+        self._bindings[event.ruid] = event
+
     def _waiting(self) -> bool:
-        return bool(self._batch or self._states or self._history or self._calls or self._dialogs)
+        return bool(
+            self._batch or self._states or self._history or self._calls or self._dialogs or self._bindings
+        )
 
     async def _run(self) -> None:
         while True:
             # Registrations and dialogs are written as soon as they are there; calls wait for their second.
-            soon = bool(self._states or self._history or self._dialogs)
+            soon = bool(self._states or self._history or self._dialogs or self._bindings)
             later = self._calls_at + CALLS_EVERY - self._clock.now() if self._calls else None
             # Not wait_for: on Python 3.11 it forgets a cancellation that comes together with what is waited for.
             with contextlib.suppress(TimeoutError):
@@ -307,6 +330,12 @@ class Bridge:
                     "key": key, "call_id": dialog.call_id, "l_uuid": dialog.l_uuid, "state": dialog.state,
                     "expires_time": self._clock.time(dialog.expires_at), "changed_time": self._clock.time(dialog.at),
                 })
+        for ruid in list(self._bindings)[:BATCH]:
+            binding = self._bindings.pop(ruid)
+            if binding.gone:
+                batch.bindings_over.append(ruid)
+            else:
+                batch.bindings.append(self._location(binding))
         now = self._clock.now()
         if now >= self._calls_at + CALLS_EVERY:
             batch.calls = self._calls.turn()
@@ -315,6 +344,16 @@ class Bridge:
                 batch.called, self._moved = self._moved, set()
         batch.stale, self._stale = self._stale, set()
         return batch
+
+    def _location(self, event: BindingChanged) -> Row:
+        username, _, domain = event.aor.rpartition("@")
+        return {
+            "ruid": event.ruid, "username": username, "domain": domain, "contact": event.contact,
+            "received": received_uri(event.transport, event.source), "path": event.path,
+            "expires": self._clock.time(event.expires_at), "q": event.q / 1000, "callid": event.call_id,
+            "cseq": event.cseq, "last_modified": self._clock.time(event.changed_at), "user_agent": event.user_agent,
+            "instance": event.instance, "reg_id": event.reg_id,
+        }
 
     def _registration(self, event: RegistrationChanged) -> Row:
         row = asdict(event)
@@ -328,3 +367,9 @@ class Bridge:
         if event.final and event.trigger is Trigger.OPERATOR:
             row["who"] = self.operators.pop(event.l_uuid, "")
         return row
+
+
+def received_uri(transport: str, source: tuple[str, int]) -> str:
+    """Where a REGISTER came from, as Kamailio writes it."""
+    host = f"[{source[0]}]" if ":" in source[0] else source[0]
+    return f"sip:{host}:{source[1]};transport={transport}"

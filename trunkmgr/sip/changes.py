@@ -15,8 +15,9 @@ from django.conf import settings
 from django.db.models import Max, Q
 from django.utils import timezone
 
-from trunkmgr import selectors
-from trunkmgr.models import Change, Credential, Domain, Provider, UacReg
+from sipengine.registrar.registrar import Device
+from trunkmgr import models, selectors
+from trunkmgr.models import Change, Credential, Domain, Location, Provider, UacReg
 from trunkmgr.sip.snapshot import (
     Pbx,
     Peers,
@@ -25,6 +26,7 @@ from trunkmgr.sip.snapshot import (
     Trunk,
     configured_credentials,
     credential_of,
+    device_of,
     pbx_of,
     provider_of,
     trunk_of,
@@ -50,6 +52,9 @@ class Patch:
     credentials: dict[int, Scoped | None] = field(default_factory=dict)
     reg_active: bool | None = None
     """None where it did not change."""
+    devices: dict[str, Device | None] = field(default_factory=dict)
+    unbound: set[str] = field(default_factory=set)
+    """`ruid` of bindings that an operator took away."""
 
     def keep_known(self, known: Mapping[str, Trunk]) -> None:
         """Leave accounts as we knew them whose secret no key opens by now: what registers goes on registering."""
@@ -58,7 +63,7 @@ class Patch:
                 del self.trunks[l_uuid]
 
     def __bool__(self) -> bool:
-        rows = self.trunks or self.domains or self.providers or self.credentials
+        rows = self.trunks or self.domains or self.providers or self.credentials or self.devices or self.unbound
         return bool(rows) or self.reg_active is not None
 
 
@@ -112,6 +117,14 @@ def read_rows(changed: Iterable[tuple[str, str]]) -> Patch:
         numbers = {int(key) for key in keys[Change.Table.CREDENTIAL]}
         patch.credentials.update(dict.fromkeys(numbers))
         patch.credentials.update(read_credentials(Q(pk__in=numbers)))
+    if keys[Change.Table.DEVICE]:
+        patch.devices.update(dict.fromkeys(keys[Change.Table.DEVICE]))
+        domains = {key.rpartition("@")[2] for key in keys[Change.Table.DEVICE]}
+        rows_of = models.Device.objects.filter(domain__in=domains)
+        patch.devices.update(read_devices(row for row in rows_of if row.aor in patch.devices))
+    if keys[Change.Table.LOCATION]:
+        gone = keys[Change.Table.LOCATION]
+        patch.unbound = gone - set(Location.objects.filter(ruid__in=gone).values_list("ruid", flat=True))
     if keys[Change.Table.PARAMETER]:
         patch.reg_active = selectors.reg_active()
     l_uuids = sorted(keys[Change.Table.UACREG])
@@ -137,6 +150,12 @@ def read_credentials(condition: Q) -> dict[int, Scoped]:
     return {pk: scoped for pk, scoped in rows if scoped is not None}
 
 
+def read_devices(rows: Iterable[models.Device]) -> dict[str, Device]:
+    """Make devices of rows, by address-of-record, without those that may not register."""
+    devices = (device_of(row) for row in rows)
+    return {device.aor: device for device in devices if device is not None}
+
+
 def read_snapshot() -> Snapshot:
     """Read everything; raise UndecryptableSecret when accounts hold secrets and our keys open none of them."""
     trunks = read_trunks(Q())
@@ -151,6 +170,7 @@ def read_snapshot() -> Snapshot:
         providers={row.pk: provider_of(row) for row in Provider.objects.all()},
         credentials=read_credentials(Q()),
         reg_active=selectors.reg_active(),
+        devices=read_devices(models.Device.objects.all()),
     )
 
 
@@ -163,6 +183,7 @@ def compare(old: Snapshot) -> Patch:
         providers=_difference(old.providers, new.providers),
         credentials=_difference(old.credentials, new.credentials),
         reg_active=None if old.reg_active == new.reg_active else new.reg_active,
+        devices=_difference(old.devices, new.devices),
     )
     patch.keep_known(old.trunks)
     return patch

@@ -10,9 +10,10 @@ from itertools import chain
 from typing import Any
 
 from sipengine.exceptions import Reject
+from sipengine.registrar.location import Location
 from sipengine.transport.flow import Flow
 from sipengine.transport.peers import PeerBook
-from trunkmgr.sip.snapshot import Peers, Snapshot, Trunk, numeric
+from trunkmgr.sip.snapshot import Network, Peers, Snapshot, Trunk, numeric
 
 NOBODY = 0
 PROVIDER = 1
@@ -27,6 +28,10 @@ class Admission(PeerBook):
 
     def __init__(self) -> None:
         self.snapshot = Snapshot()
+        self.devices_from: tuple[Network, ...] = ()
+        """From where whoever is neither provider nor PBX may send REGISTER."""
+        self.location: Location | None = None
+        """While a device is registered its address counts as the PBX of its domain."""
         self._providers = Peers()
         self._pbxs = Peers()
         self._resolved: dict[str, dict[str, frozenset[str]]] = {}
@@ -68,6 +73,24 @@ class Admission(PeerBook):
     def admits(self, flow: Flow) -> bool:
         return self.kind(flow.remote[0]) != NOBODY
 
+    def may_register(self, flow: Flow) -> bool:
+        """Say whether a stranger may try to prove that he is a device."""
+        if not self.devices_from or not self.snapshot.devices:
+            return False
+        ip = numeric(flow.remote[0])
+        return ip is not None and any(ip in network for network in self.devices_from)
+
+    def device_moved(self, address: str) -> None:
+        """Look again who is at an address: a device registered from there, or none is there any more."""
+        self._kinds.pop(address, None)
+        self._serving.clear()
+
+    def is_configured(self, host: str) -> bool:
+        """Whether a host or address is named as a provider's or PBX's own; networks do not count."""
+        if self._by_address is None:
+            self._by_address = self._addresses()
+        return host in self._by_address or host in self._providers.hosts or host in self._pbxs.hosts
+
     def kind(self, address: str) -> int:
         """Say who a source address is."""
         kind = self._kinds.get(address)
@@ -85,6 +108,7 @@ class Admission(PeerBook):
         if serving is None:
             pbx = self.snapshot.domains.get(l_domain.lower())
             serving = pbx is not None and self._holds(pbx.peers, address)
+            serving = serving or (self.location is not None and l_domain.lower() in self.location.domains_at(address))
             if len(self._serving) >= CACHE_LIMIT:
                 self._serving.clear()
             self._serving[key] = serving
@@ -150,6 +174,8 @@ class Admission(PeerBook):
             for bit, peers in ((PROVIDER, self._providers), (PBX, self._pbxs)):
                 if any(ip in network for network in peers.networks):
                     kind |= bit
+        if self.location is not None and self.location.domains_at(address):
+            kind |= PBX
         return kind
 
     def _addresses(self) -> dict[str, int]:

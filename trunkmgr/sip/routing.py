@@ -14,8 +14,10 @@ from django.utils.module_loading import import_string
 
 from sipengine.exceptions import Reject
 from sipengine.message.values import first_value, uri_of
+from sipengine.uac.account import UacAccount
 from trunkmgr.sip.consumers import SipConsumer
 from trunkmgr.sip.middleware import PBX, PROVIDER
+from trunkmgr.sip.registrar import RegistrarFunctions
 from trunkmgr.sip.rules import Refusals, refusals
 from trunkmgr.sip.snapshot import Trunk
 from trunkmgr.sip.uac import UacFunctions, user_and_line
@@ -36,7 +38,7 @@ CALLS_OUT = frozenset({b"INVITE", b"MESSAGE", b"SUBSCRIBE", b"REFER"})
 ALLOW = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, REFER, NOTIFY, SUBSCRIBE, MESSAGE"
 
 
-class TrunkRouting(UacFunctions, SipConsumer):
+class TrunkRouting(UacFunctions, RegistrarFunctions, SipConsumer):
     """The routing of a trunk manager."""
 
     @property
@@ -98,7 +100,10 @@ class TrunkRouting(UacFunctions, SipConsumer):
         anonymous = trunk.anonymous
         caller = context.from_uri
         context.ruri = row.contact_uri
-        context.du = next_hop
+        if next_hop:
+            context.du = next_hop
+        else:
+            self.to_devices(account)
         if anonymous:
             context.uac_replace_from(b"", ANONYMOUS)
             context.remove_hf(*IDENTITY_HEADERS)
@@ -108,9 +113,24 @@ class TrunkRouting(UacFunctions, SipConsumer):
             context.mark_call(account.l_uuid, "in", caller, f"{account.l_username}@{account.l_domain}", anonymous)
         context.t_relay()
 
+    def to_devices(self, account: UacAccount) -> None:
+        """Ring what the account's local user has registered."""
+        aor = f"{account.l_username}@{account.l_domain.lower()}"
+        if aor not in self.scope["sip.snapshot"].devices:
+            self.refusals.refuse(
+                "no_device", 404, "No such device",
+                f"A call for {account.l_uuid} is answered 404: its domain has no next hop, and no device is called "
+                f"{aor}. Add one under Devices or with `device add {aor}`.",
+            )
+        if not self.lookup("location"):
+            self.refusals.refuse("unregistered", 480, "Nobody is registered")
+
     def from_pbx(self, context: Any) -> None:
-        """Send a call of a PBX out by the account that its From names."""
+        """Send a call of a PBX out by the account that its From names; register a device."""
         if context.method not in CALLS_OUT:
+            if context.method == b"REGISTER" and self.scope["sip.snapshot"].devices:
+                self.save("location")
+                return
             self.refusals.refuse("method", 405, "Method Not Allowed", headers=[("Allow", ALLOW)])
         trunk = self.calling_trunk(context)
         dialled = dialled_user(context.ruri)

@@ -14,9 +14,12 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TypeVar
 
+from sipengine.registrar.location import domain_of
+from sipengine.registrar.registrar import Device
 from sipengine.uac.account import UacAccount
 from sipengine.uac.digest import Credentials
 from sipengine.uac.lookup import AccountTable, escape_user
+from trunkmgr import models
 from trunkmgr.env import StaticCredential
 from trunkmgr.exceptions import UndecryptableSecret
 from trunkmgr.models import Credential, Domain, Provider, UacReg, UacRegOptions
@@ -93,6 +96,7 @@ class Pbx:
     """A local domain's next hop and who answers for it."""
 
     next_hop: bytes
+    """Empty: what its devices have registered."""
     peers: Peers
 
 
@@ -120,6 +124,9 @@ class Snapshot:
     """By l_domain, lower case."""
     providers: Mapping[int, Peers] = field(default_factory=dict)
     credentials: Mapping[int, Scoped] = field(default_factory=dict)
+    devices: Mapping[str, Device] = field(default_factory=dict)
+    """Who may register here, by address-of-record."""
+    device_domains: frozenset[str] = frozenset()
     configured: tuple[Credentials, ...] = ()
     """`UAC_CREDENTIAL`, as it was defined."""
     reg_active: bool = True
@@ -133,6 +140,7 @@ class Snapshot:
         providers: Mapping[int, Peers | None] | None = None,
         credentials: Mapping[int, Scoped | None] | None = None,
         reg_active: bool | None = None,
+        devices: Mapping[str, Device | None] | None = None,
     ) -> Snapshot:
         """Return a new picture with these rows put in; None takes one out."""
         table = self.table
@@ -140,6 +148,7 @@ class Snapshot:
             table = table.without(*(key for key, trunk in trunks.items() if trunk is None))
             table = table.with_accounts(trunk.account for trunk in trunks.values() if trunk is not None)
         rows = _merged(self.credentials, credentials)
+        known = _merged(self.devices, devices)
         return replace(
             self,
             table=table,
@@ -149,6 +158,8 @@ class Snapshot:
             domains=_merged(self.domains, domains),
             providers=_merged(self.providers, providers),
             reg_active=self.reg_active if reg_active is None else reg_active,
+            devices=known,
+            device_domains=frozenset(map(domain_of, known)) if devices else self.device_domains,
         )
 
     def next_hop(self, l_domain: str) -> bytes | None:
@@ -256,6 +267,18 @@ def credential_of(row: Credential) -> Scoped | None:
         log.error("The credential %s (%s) answers no challenge. %s", row.pk, row, error)
         return None
     return Scoped(credentials, row.account_id, row.provider_id)
+
+
+def device_of(row: models.Device) -> Device | None:
+    """Make the engine's value of a row; None when it may not register, or no key of ours opens its secret."""
+    if not row.enabled:
+        return None
+    try:
+        secret = Credentials(row.username.encode(), row.password.reveal().encode(), row.ha1.reveal().encode())
+    except UndecryptableSecret as error:
+        log.error("The device %s cannot register. %s", row.aor, error)
+        return None
+    return Device(row.aor, secret, row.max_contacts)
 
 
 def peers_of(addresses: str, uris: Iterable[str]) -> Peers:

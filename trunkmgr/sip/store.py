@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sipengine.events import BindingChanged
+from sipengine.message import SipUri
 from sipengine.uac.binding import BindingRecord
 from sipengine.uac.routes import Routes
-from trunkmgr.models import Call, Node, Registration
-from trunkmgr.services import calls, dialogs, nodes, registrations
+from trunkmgr.models import Call, Location, Node, Registration
+from trunkmgr.services import calls, dialogs, locations, nodes, registrations
 from trunkmgr.sip.bridge import Batch
 from trunkmgr.sip.changes import ChangeLog, Patch, read_rows
 from trunkmgr.sip.clock import Clock
@@ -24,6 +26,10 @@ def store(node: str, batch: Batch) -> None:
         dialogs.record(node, batch.dialogs)
     if batch.dialogs_over:
         dialogs.forget(batch.dialogs_over)
+    if batch.bindings:
+        locations.record(node, batch.bindings)
+    if batch.bindings_over:
+        locations.forget(batch.bindings_over)
 
 
 def look(log: ChangeLog, node: Node) -> tuple[Patch, dict[str, int]]:
@@ -72,4 +78,19 @@ def _record(row: Mapping[str, Any], clock: Clock) -> BindingRecord:
         generation=row["generation"], failures=row["failures"], target=row["target"], realm_seen=row["realm_seen"],
         code=row["code"], reason=row["reason"], round_trip=row["round_trip"],
         routes=Routes(row["service_route"], row["path"], row["associated_uris"]),
+    )
+
+
+def bindings(clock: Clock) -> list[BindingChanged]:
+    """Read what devices had registered before a restart, as `Location.load` wants it."""
+    return [_binding(row, clock) for row in locations.standing()]
+
+
+def _binding(row: Location, clock: Clock) -> BindingChanged:
+    received = SipUri.parse(row.received)
+    return BindingChanged(
+        row.ruid, f"{row.username}@{row.domain}", row.contact, round(row.q * 1000), clock.at(row.expires), row.callid,
+        row.cseq, row.path, (received.param(b"transport") or b"udp").decode(),
+        (received.host.strip(b"[]").decode(), received.port or 5060), row.instance, row.reg_id, row.user_agent,
+        clock.at(row.last_modified),
     )

@@ -53,18 +53,6 @@ class UacFunctions:
     context: Any
     way_out: Callable[[Any, Trunk], None]
 
-    def lookup(self, table: str = "location") -> ReturnCode:
-        """Send the request to where its Request-URI's user is; -1 when that domain is none of ours.
-
-        There is no registrar yet: every user of a local domain is at the domain's next hop, whatever `table` is.
-        """
-        context = self.context
-        next_hop = self.scope["sip.snapshot"].next_hop(context.rd)
-        if next_hop is None:
-            return FAILED
-        context.du = next_hop
-        return OK
-
     @overload
     def uac_reg_lookup(self, uuid: str) -> str: ...
     @overload

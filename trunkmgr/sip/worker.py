@@ -32,7 +32,7 @@ from sipengine.transport.flow import Flow
 from sipengine.uac.digest import Credentials
 from trunkmgr import live, processes
 from trunkmgr.models import Node, Order
-from trunkmgr.services import dialogs, nodes
+from trunkmgr.services import dialogs, locations, nodes
 from trunkmgr.services import orders as order_rows
 from trunkmgr.sip import changes, routing, rules, store
 from trunkmgr.sip.behind import WriteBehind
@@ -44,6 +44,7 @@ from trunkmgr.sip.middleware import Admission, PeerMiddleware
 from trunkmgr.sip.node_socket import NodeSocket
 from trunkmgr.sip.orders import Orders
 from trunkmgr.sip.outage import Outage
+from trunkmgr.sip.registrar import open_registrar
 from trunkmgr.sip.requests import OperatorRequests, ReplyRoute
 from trunkmgr.sip.snapshot import configured_credentials
 
@@ -96,6 +97,7 @@ class SipWorker(Worker):
             peers=self.admission,
         )
         self.endpoint.credentials_of = self._credentials_of
+        open_registrar(self.endpoint, self.admission, env.devices_from)
         self.server = SipServer(
             self.endpoint, list(env.sip_listen), self._on_events, resolver=Resolver(env.hosts, env.nameservers)
         )
@@ -148,6 +150,9 @@ class SipWorker(Worker):
             snapshot = await self.database.run(changes.read_snapshot)
             self.admission.swap(snapshot)
             self._take_up_calls(*await self.database.run(store.calls_going_on, self.env.node, self.clock))
+            bindings = await self.database.run(store.bindings, self.clock)
+            devices = snapshot.devices
+            self.endpoint.location.load([each for each in bindings if each.aor in devices], self.server.now())
             await self.server.start()
             if self.node_socket is not None:
                 self.node_socket.open()
@@ -297,6 +302,7 @@ class SipWorker(Worker):
                 if self.clock.now() >= compare_at:
                     compare_at = self.clock.now() + COMPARE
                     await self.database.run(dialogs.forget_expired)
+                    await self.database.run(locations.forget_expired)
                     await self.reload()
 
     async def reload(self) -> int:
@@ -318,8 +324,13 @@ class SipWorker(Worker):
             return
         self.bridge.fences.update(fences)
         self.admission.swap(self.admission.snapshot.patched(
-            patch.trunks, patch.domains, patch.providers, patch.credentials, patch.reg_active,
+            patch.trunks, patch.domains, patch.providers, patch.credentials, patch.reg_active, patch.devices,
         ))
+        for aor, device in patch.devices.items():
+            if device is None:
+                self.server.call(self.endpoint.location.unbind_all, aor)
+        for ruid in patch.unbound:
+            self.server.call(self.endpoint.location.unbind_ruid, ruid)
         registrations = self.endpoint.registrations
         self.call(registrations.switch, self.admission.snapshot.reg_active)
         for l_uuid, trunk in patch.trunks.items():
@@ -441,6 +452,7 @@ class SipWorker(Worker):
             "listen": self.sockets.split(),
             "registrations": len(self.endpoint.registrations),
             "accounts": self.accounts,
+            "bindings": len(self.endpoint.location),
             "calls": sum(self.bridge.going_on.values()),
             "load": self.load(),
             "hooks_pending": self.steps.pending,

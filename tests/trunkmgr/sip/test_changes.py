@@ -171,7 +171,7 @@ def test_the_full_compare_finds_what_bypassed_the_log() -> None:
 def test_many_accounts_in_few_queries(django_assert_num_queries: pytest.FixtureRequest) -> None:
     for number in range(5):
         account(f"a{number}")
-    with django_assert_num_queries(5):
+    with django_assert_num_queries(6):
         assert len(read_snapshot().trunks) == 5
     with django_assert_num_queries(1):
         assert len(changes.read_rows([("uacreg", f"a{number}") for number in range(5)]).trunks) == 5

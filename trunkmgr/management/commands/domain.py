@@ -9,6 +9,9 @@ from django.core.management.base import CommandError, CommandParser
 from trunkmgr.management.output import OperatorCommand, add_yes, operator
 from trunkmgr.models import Domain, UacReg
 
+#: What stands for "no next hop": calls ring what the users of the domain have registered.
+DEVICES = "devices"
+
 
 class Command(OperatorCommand):
     help = "Show and set the next hop, the PBX, of local domains."
@@ -18,10 +21,13 @@ class Command(OperatorCommand):
         setting = self.verb(
             verbs, "set", self.set, "add a domain, or change what is given of it",
             "manage.py domain set pbx.example --next-hop sip:192.0.2.20:5060\n"
+            "manage.py domain set phones.example --next-hop devices\n"
             "manage.py domain set pbx.example --address 192.0.2.21 --address 198.51.100.0/24",
         )
         setting.add_argument("l_domain", metavar="L_DOMAIN", help="as in l_domain of the accounts")
-        setting.add_argument("--next-hop", metavar="URI", help="sip: URI that calls for this domain go to")
+        setting.add_argument(
+            "--next-hop", metavar="URI", help="sip: URI that its calls go to; 'devices': what has registered"
+        )
         setting.add_argument(
             "--address", action="append", metavar="ADDRESS",
             help="further address or network of this PBX (repeatable; replaces those before; '' for none)",
@@ -38,12 +44,16 @@ class Command(OperatorCommand):
         name = options["l_domain"]
         domain = Domain.objects.filter(l_domain=name).first() or Domain(l_domain=name)
         if not domain.pk and not options["next_hop"]:
-            raise CommandError(f"The domain {name} is new: say where its calls go with --next-hop sip:HOST:PORT.")
-        domain.next_hop = options["next_hop"] or domain.next_hop
+            raise CommandError(
+                f"The domain {name} is new: say where its calls go with --next-hop sip:HOST:PORT or devices.",
+            )
+        if options["next_hop"]:
+            domain.next_hop = "" if options["next_hop"] == DEVICES else options["next_hop"]
         if options["address"] is not None:
             domain.addresses = "\n".join(filter(None, options["address"]))
         domains.save(domain, operator())
-        self.stdout.write(f"Calls for {domain.l_domain} go to {domain.next_hop}.")
+        where = domain.next_hop or "what its devices have registered"
+        self.stdout.write(f"Calls for {domain.l_domain} go to {where}.")
 
     def list(self, options: dict[str, Any]) -> None:
         rows = list(Domain.objects.all())
@@ -54,7 +64,7 @@ class Command(OperatorCommand):
             return
         self.table(
             ("Domain", "Next hop", "Further addresses"),
-            ((row.l_domain, row.next_hop, ", ".join(row.addresses.split())) for row in rows),
+            ((row.l_domain, row.next_hop or "(devices)", ", ".join(row.addresses.split())) for row in rows),
             empty="No domains yet. Add one with: manage.py domain set L_DOMAIN --next-hop sip:HOST:PORT",
         )
 
