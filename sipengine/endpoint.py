@@ -51,6 +51,7 @@ from sipengine.uac.probe import Probe
 from sipengine.uac.registration import Registrations
 from sipengine.uac.restore import KamailioCodec, RestoreCodec, SealedCodec
 from sipengine.uac.send import UacRequests
+from sipengine.uac.strength import Strength
 
 LocalRoute = Callable[[Message, Flow], None]
 Defer = Callable[[Callable[[float], None]], None]
@@ -112,6 +113,11 @@ class Endpoint:
         self.registrar = Registrar(self.location, self.transport, self.identifiers, self.counters, entropy(32))
         self.may_register: Callable[[Flow], bool] = _nobody
         """Whether a source that is not admitted may send REGISTER all the same, and nothing else; the host sets it."""
+
+    @property
+    def strength(self) -> Strength:
+        """Which realms are known to take a strong digest; calls and registrations share it."""
+        return self.proxy.strength
 
     @property
     def resume(self) -> Resume:

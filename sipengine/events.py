@@ -65,6 +65,8 @@ class RegistrationChanged:
     path: str = ""
     associated_uris: str = ""
     """As the standing binding's 2xx named them (`uac.routes`)."""
+    digest: str = ""
+    """Algorithm of the last answer that was taken."""
 
 
 @dataclass(slots=True)

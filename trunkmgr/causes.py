@@ -81,6 +81,10 @@ CAUSES: dict[str, Cause] = {
         Shown.REFUSED, "Signing not supported", "The provider asks for a way of signing that we do not speak.",
         "Ask the provider for Digest with MD5, SHA-256 or SHA-512-256.",
     ),
+    "weaker_digest": Cause(
+        Shown.REFUSED, "Weaker signing asked for", "The provider asks for MD5, weaker than before or than allowed.",
+        "Ask the provider. If this is meant, set this trunk's weakest digest to MD5.",
+    ),
     "bad_row": Cause(
         Shown.REFUSED, "Row cannot be used", "A field of this trunk is missing or cannot stand in a SIP message.",
         "Check user names, domains, Contact address and Contact user of this trunk.",

@@ -302,6 +302,8 @@ class Authenticator:
         submission = auth.submissions.get(branch)
         if submission is not None and submission.answers:
             self.nonces.accepted(submission.answers, message, submission.unasked, now)
+            if not submission.unasked:
+                self.core.strength.took([(x.challenge, x.credentials) for x in submission.answers.values()])
         if context.method == b"INVITE" and auth.numbers is not None:
             lines = submission.lines if submission is not None else ()
             tag = auth.tag or tag_of(message.line(TO))
@@ -345,7 +347,10 @@ class Authenticator:
         old = auth.submissions.get(branch) or Submission({}, {}, False)
         answers, tries = old.answers.copy(), old.tries.copy()
         www, proxy = reply.get_all(b"WWW-Authenticate"), reply.get_all(b"Proxy-Authenticate")
-        found = pair(www, proxy, lambda challenge: _find(auth.credentials, challenge))
+        found = pair(www, proxy, lambda challenge: self._strong_enough(auth.credentials, challenge))
+        if not found and pair(www, proxy, lambda challenge: _find(auth.credentials, challenge)):
+            auth.refused = True  # by us: what it asks for now is weaker than what it took before
+            return None
         if found and not self.core.transactions.peers.may_challenge(server[0]):
             self.core.counters.unasked_challenges += 1
             return None
@@ -361,6 +366,10 @@ class Authenticator:
             refused = before is not None and old.unasked
             answers[realm] = self.nonces.learn(server, challenge, credentials, refused, now)
         return Submission(answers, tries, False) if found else None
+
+    def _strong_enough(self, credentials: Sequence[Credentials], challenge: Challenge) -> Credentials | None:
+        found = _find(credentials, challenge)
+        return found if found is not None and self.core.strength.allows(challenge, found) else None
 
     def _number_again(self, auth: Authentication) -> bool:
         """Take the next number of the far side; False when there is none."""

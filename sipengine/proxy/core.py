@@ -56,6 +56,7 @@ from sipengine.transport.layer import TransportLayer
 from sipengine.transport.locate import Locator
 from sipengine.uac.restore import ForgedToken, RestoreCodec
 from sipengine.uac.send import UacRequests
+from sipengine.uac.strength import Strength
 
 Application = Callable[[ResponseContext], None]
 Resume = Callable[[Callable[[float], None]], None]
@@ -95,6 +96,7 @@ class ProxyCore:
         self._busy = configuration.max_transactions
         self._many_calls = configuration.max_dialogs
         self.within = WithinDialog(self)
+        self.strength = Strength()
         self.authenticator = Authenticator(self)
         self.storing = configuration.restore_mode != "none"
         self.knows_all = self.storing and configuration.restore_codec == "sealed"

@@ -28,6 +28,8 @@ class UacAccount:
     contact_user: str = ""
     socket: str = ""
     """``proto:ip:port``; empty: the first listener that reaches the target."""
+    digest_minimum: str = ""
+    """Weakest digest that it answers, ``MD5`` or ``SHA-256``; empty: as strong as the provider's was before."""
     problem: str = ""
     """Cause key of what keeps the host from giving a usable value; such an account sends nothing."""
 
@@ -38,9 +40,13 @@ class UacAccount:
         )
 
     @property
-    def auth_secret(self) -> tuple[str, str, str, str]:
+    def auth_user(self) -> str:
+        return self.auth_username or self.r_username
+
+    @property
+    def auth_secret(self) -> tuple[str, str, str, str, str]:
         """What a challenge is answered with."""
-        return self.realm, self.auth_username, self.auth_password, self.auth_ha1
+        return self.realm, self.auth_username, self.auth_password, self.auth_ha1, self.digest_minimum
 
     @property
     def registers_as(self) -> tuple[object, ...]:

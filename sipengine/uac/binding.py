@@ -41,6 +41,8 @@ class BindingRecord:
     reason: str = ""
     round_trip: float | None = None
     routes: Routes = NO_ROUTES
+    digest: str = ""
+    """Algorithm of the last answer that was taken."""
 
 
 def refresh_after(granted: int, jitter: float) -> float:

@@ -67,6 +67,10 @@ class Credentials:
     ha1: bytes = field(default=b"", repr=False)
     realm: bytes = b""
     """The only realm they answer; empty: any."""
+    weakest: bytes = b""
+    """Weakest algorithm that they answer, ``MD5`` or ``SHA-256``; empty: as strong as the realm was before
+    (`uac.strength`).
+    """
 
     def __bool__(self) -> bool:
         return bool(self.password or self.ha1)

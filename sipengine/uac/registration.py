@@ -41,7 +41,9 @@ LOST = 900.0
 """Seconds after which an exchange that never ended counts as lost."""
 MAX_423 = 3
 
-_REFUSED_CAUSES = frozenset({"wrong_password", "realm_mismatch", "no_password", "auth_unsupported", "bad_row"})
+_REFUSED_CAUSES = frozenset({
+    "wrong_password", "realm_mismatch", "no_password", "auth_unsupported", "weaker_digest", "bad_row",
+})
 
 
 class RegistrationAgent(Agent, Protocol):
@@ -62,9 +64,9 @@ class Registration:
     """The registration of one account."""
 
     __slots__ = (
-        "account", "binding", "cause", "code", "due", "due_trigger", "exchange", "failures", "generation", "granted",
-        "held", "kind", "next_attempt_at", "owner", "queued", "realm_seen", "reason", "removed", "round_trip",
-        "rounds_423", "state", "target", "trigger",
+        "account", "binding", "cause", "code", "digest", "due", "due_trigger", "exchange", "failures", "generation",
+        "granted", "held", "kind", "next_attempt_at", "owner", "queued", "realm_seen", "reason", "removed",
+        "round_trip", "rounds_423", "state", "target", "trigger",
     )  # fmt: skip
 
     def __init__(self, owner: Registrations, account: UacAccount) -> None:
@@ -80,6 +82,7 @@ class Registration:
         self.round_trip: float | None = None
         self.target = ""
         self.realm_seen = ""
+        self.digest = ""
         self.generation = 0
         self.failures = 0
         self.next_attempt_at: float | None = None
@@ -104,6 +107,9 @@ class Registration:
         self.granted, self.target, self.realm_seen = record.granted, record.target, record.realm_seen
         self.code, self.reason, self.round_trip = record.code, record.reason, record.round_trip
         binding.routes = record.routes
+        self.digest = record.digest
+        if record.digest and record.digest != "MD5":
+            self.owner.agent.strength.learn(self.account.auth_user.encode(), record.realm_seen.encode())
         if not record.failures:
             # After a failure it is the target that failed.
             binding.target = _target(record.target)
@@ -199,6 +205,7 @@ class Registration:
         if outcome.target is not None:
             self.target = f"{outcome.target.transport}:{_host_port(outcome.target.address)}"
         self.realm_seen = outcome.realm_seen or self.realm_seen
+        self.digest = outcome.digest or self.digest
         if exchange is not None and exchange.sent_at is not None:
             self.generation += 1
         if self.kind is Kind.REGISTER:
@@ -364,7 +371,7 @@ class Registration:
             call_id=binding.call_id, cseq=binding.cseq, from_tag=binding.from_tag, contact=binding.contact,
             target=self.target, round_trip=self.round_trip, realm_seen=self.realm_seen, final=final, at=now,
             service_route=binding.routes.service_route, path=binding.routes.path,
-            associated_uris=binding.routes.associated_uris,
+            associated_uris=binding.routes.associated_uris, digest=self.digest,
         )  # fmt: skip
 
     def emit(self, now: float, final: bool = True) -> None:
@@ -509,8 +516,8 @@ class Registrations:
             b"REGISTER", binding.ruri, binding.route,
             lambda flow: binding.headers(expires, flow, self.agent.configuration.reg_contact_addr),
             Credentials(
-                (account.auth_username or account.r_username).encode(),
-                account.auth_password.encode(), account.auth_ha1.encode(),
+                account.auth_user.encode(), account.auth_password.encode(), account.auth_ha1.encode(),
+                weakest=account.digest_minimum.encode(),
             ),
             account.realm, account.socket,
             Priority.OPERATOR if trigger is Trigger.OPERATOR else Priority.ROUTINE,

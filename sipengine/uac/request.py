@@ -26,6 +26,7 @@ from sipengine.transport.rests import Rests, asked_rest
 from sipengine.uac.binding import retry_after
 from sipengine.uac.digest import Challenge, Credentials, FindCredentials, answer, choose, pair
 from sipengine.uac.pacing import Pacing, Priority
+from sipengine.uac.strength import Strength
 
 Headers = list[tuple[bytes, bytes]]
 OpenListener = Callable[[str, str, int], Listener | None]
@@ -41,6 +42,9 @@ class Agent(Protocol):
     transport: TransportLayer
     rests: Rests
     queue: TimerQueue
+
+    @property
+    def strength(self) -> Strength: ...
 
     @property
     def listeners(self) -> list[Listener]: ...
@@ -79,6 +83,8 @@ class Outcome:
     retry_after: int = 0
     detail: str = ""
     """Our own sentence where no answer came."""
+    digest: str = ""
+    """Algorithm of the answer that was taken."""
 
     @property
     def reason(self) -> str:
@@ -93,6 +99,7 @@ class Repeat(Enum):
     OTHER_REALM = "realm_mismatch"
     NO_MEANS = "no_password"
     UNKNOWN = "auth_unsupported"
+    WEAKER = "weaker_digest"
 
 
 @dataclass(slots=True)
@@ -212,6 +219,7 @@ class Exchange:
         self._nonces: Counter[bytes] = Counter()
         self._sent_to_target = 0
         self._realm_seen = ""
+        self._digest = ""
         self._last: Outcome | None = None
 
     def start(self, now: float) -> None:
@@ -256,7 +264,7 @@ class Exchange:
             client.terminate()
 
     def _hang_up(self, client: ClientTransaction, now: float, answer: Message | None) -> None:
-        self.requests.agent.hang_up(client, now, answer, self._credentials_for, self._proof)
+        self.requests.agent.hang_up(client, now, answer, self._strong_enough, self._proof)
 
     def _located(self, targets: list[Target] | ResolutionError, now: float) -> None:
         if self.ended:
@@ -332,7 +340,7 @@ class Exchange:
     ) -> Outcome:
         return Outcome(
             now, cause, message, code, self.sent_at, self._target, self._realm_seen,
-            0 if message is None else retry_after(message), detail,
+            0 if message is None else retry_after(message), detail, self._digest,
         )
 
     def _response(self, code: int, message: Message, now: float) -> None:
@@ -363,6 +371,9 @@ class Exchange:
             else:
                 self._end(self._outcome(now, verdict.value, message, code))
             return
+        if code < 300 and self._answered:
+            self.requests.agent.strength.took(self._answered.values())
+            self._digest = next(iter(self._answered.values()))[0].algorithm.decode()
         self._end(self._outcome(now, "", message, code))
 
     def _failure(self, error: SipError, now: float) -> None:
@@ -381,8 +392,10 @@ class Exchange:
         if not any(self._means):
             return Repeat.NO_MEANS
         # Credentials are for one realm, if they name one: nobody else may have a digest of the password.
-        chosen = pair(www, proxy, self._credentials_for)
+        chosen = pair(www, proxy, self._strong_enough)
         if not chosen:
+            if pair(www, proxy, self._credentials_of):
+                return Repeat.WEAKER
             unanswered = choose(www, proxy, self.request.credentials)
             self._realm_seen = unanswered[0].realm.decode("utf-8", "replace") if unanswered else self._realm_seen
             return Repeat.OTHER_REALM if unanswered else Repeat.UNKNOWN
@@ -397,8 +410,13 @@ class Exchange:
             self._answered[challenge.proxy, challenge.realm] = challenge, credentials
         return Repeat.ANSWERED
 
-    def _credentials_for(self, challenge: Challenge) -> Credentials | None:
+    def _credentials_of(self, challenge: Challenge) -> Credentials | None:
         return next((credentials for credentials in self._means if credentials.answers(challenge)), None)
+
+    def _strong_enough(self, challenge: Challenge) -> Credentials | None:
+        credentials = self._credentials_of(challenge)
+        allowed = credentials is not None and self.requests.agent.strength.allows(challenge, credentials)
+        return credentials if allowed else None
 
     def _end(self, outcome: Outcome) -> None:
         self.ended = True

@@ -82,6 +82,10 @@ class UacRegForm(SecretsForm):
         required=False, max_length=255, widget=UnfoldAdminTextInputWidget, label="Outbound proxy for calls",
         help_text=UacRegOptions._meta.get_field("outbound_proxy").help_text, validators=[validators.sip_uri],
     )
+    digest_minimum = forms.ChoiceField(
+        required=False, choices=UacRegOptions.DigestMinimum.choices, widget=UnfoldAdminSelectWidget,
+        label="Weakest digest", help_text=UacRegOptions._meta.get_field("digest_minimum").help_text,
+    )
     note = forms.CharField(required=False, max_length=200, widget=UnfoldAdminTextInputWidget)
     auth_password = secret_field("Password", "")
     clear_password = _removal_field("password")
@@ -118,6 +122,7 @@ class UacRegForm(SecretsForm):
                 "enabled": self.instance.enabled, "provider": options.provider_id, "note": options.note,
                 "inbound_identity": options.inbound_identity, "outbound_proxy": options.outbound_proxy,
                 "inbound_from": options.inbound_from,
+                "digest_minimum": options.digest_minimum,
             })
 
     def clean(self) -> dict[str, Any]:
@@ -140,7 +145,7 @@ class UacRegForm(SecretsForm):
     def options(self) -> UacRegOptions:
         """Return our columns as the form has them."""
         options = self.instance.get_options() if self.instance.pk else UacRegOptions()
-        for name in ("provider", "inbound_identity", "inbound_from", "outbound_proxy", "note"):
+        for name in ("provider", "inbound_identity", "inbound_from", "outbound_proxy", "digest_minimum", "note"):
             setattr(options, name, self.cleaned_data[name])
         return options
 

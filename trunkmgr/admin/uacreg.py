@@ -36,7 +36,7 @@ _FOREIGN_FIELDSETS = (
     (None, {
         "description": "This account stands in the database of UAC_REG_DB_URL and is changed there. What is set here "
                        "stays here; Enabled holds until its row there changes.",
-        "fields": ("enabled", "provider", "outbound_proxy", "inbound_identity", "inbound_from", "note"),
+        "fields": ("enabled", "provider", "outbound_proxy", "inbound_identity", "inbound_from", "digest_minimum", "note"),
     }),
     ("Its row there", {"fields": _COLUMNS}),
 )
@@ -81,7 +81,7 @@ class UacRegAdmin(ServiceAdmin):
         (None, {"fields": ("enabled", "provider", ("r_username", "r_domain"), ("auth_password", "clear_password"))}),
         ("Calls", {"fields": (("l_username", "l_domain"), ("inbound_identity", "inbound_from"), "outbound_proxy")}),
         ("Authentication", {
-            "classes": ("collapse",), "fields": ("auth_username", "realm", ("auth_ha1", "clear_ha1")),
+            "classes": ("collapse",), "fields": ("auth_username", "realm", ("auth_ha1", "clear_ha1"), "digest_minimum"),
         }),
         ("Registration", {
             "classes": ("collapse",),

@@ -66,6 +66,9 @@ class Registration(models.Model):
     )
     round_trip = models.FloatField(null=True, help_text="Seconds from REGISTER to its final answer.")
     realm_seen = models.CharField(max_length=128, default="", blank=True)
+    digest = models.CharField(
+        max_length=16, default="", blank=True, help_text="Algorithm of the last answer that the provider took.",
+    )
     service_route = models.CharField(
         max_length=1024, default="", blank=True, help_text="Route of calls that this account makes (RFC 3608).",
     )

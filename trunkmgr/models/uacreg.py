@@ -119,6 +119,11 @@ class UacRegOptions(models.Model):
         PROVIDER = "provider", "Its provider only"
         ANY_PROVIDER = "any-provider", "Any provider"
 
+    class DigestMinimum(models.TextChoices):
+        LEARNT = "", "As strong as the provider's was before"
+        MD5 = "MD5", "MD5"
+        SHA_256 = "SHA-256", "SHA-256"
+
     account = models.OneToOneField(
         UacReg, to_field="l_uuid", on_delete=models.CASCADE, db_constraint=False, db_column="l_uuid",
         primary_key=True, related_name="options",
@@ -138,6 +143,10 @@ class UacRegOptions(models.Model):
     outbound_proxy = models.CharField(
         max_length=255, default="", blank=True, validators=[validators.sip_uri],
         help_text="sip: URI that calls to the provider go to; empty sends them to the server that took the REGISTER.",
+    )
+    digest_minimum = models.CharField(
+        max_length=8, choices=DigestMinimum.choices, default=DigestMinimum.LEARNT, blank=True,
+        help_text="Weakest digest that this account answers a challenge with.",
     )
     note = models.CharField(max_length=200, default="", blank=True, validators=[validators.plain_text])
     mirror = models.CharField(

@@ -132,6 +132,7 @@ def _own_values(options: UacRegOptions) -> dict[str, str]:
         "inbound_identity": str(options.inbound_identity),
         "inbound_from": str(options.inbound_from),
         "outbound_proxy": options.outbound_proxy,
+        "digest_minimum": str(options.digest_minimum),
         "note": options.note,
     }
 
@@ -184,7 +185,7 @@ def _plan_row(row: FileRow, stored: UacReg | None, providers: dict[str, Provider
                 options.inbound_identity = _identity(text)
             elif column == "inbound_from":
                 options.inbound_from = _inbound_from(text)
-            elif column in ("note", "outbound_proxy"):
+            elif column in ("note", "outbound_proxy", "digest_minimum"):
                 setattr(options, column, text)
             else:
                 setattr(account, column, _number(column, text) if column in NUMBER_COLUMNS else text)

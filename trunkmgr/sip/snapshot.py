@@ -54,8 +54,8 @@ class Trunk:
     def __post_init__(self) -> None:
         account = self.account
         own = Credentials(
-            (account.auth_username or account.r_username).encode(), account.auth_password.encode(),
-            account.auth_ha1.encode(), account.realm.encode(),
+            account.auth_user.encode(), account.auth_password.encode(), account.auth_ha1.encode(),
+            account.realm.encode(), account.digest_minimum.encode(),
         )
         object.__setattr__(self, "credentials", (own,) if own else ())
         object.__setattr__(self, "side", (self.provider_id, frozenset(self.hosts)))
@@ -232,7 +232,7 @@ def trunk_of(row: UacReg) -> Trunk:
         auth_proxy=row.auth_proxy or (provider.proxy if provider else ""),
         expires=row.expires, enabled=row.enabled, reg_delay=row.reg_delay,
         contact_addr=row.contact_addr, contact_user=row.contact_user, socket=row.socket,
-        problem=problem,
+        digest_minimum=options.digest_minimum if options else "", problem=problem,
     )
     anonymous = options is not None and options.inbound_identity == UacRegOptions.InboundIdentity.ANONYMOUS
     from_any = options is not None and options.inbound_from == UacRegOptions.InboundFrom.ANY_PROVIDER

@@ -59,7 +59,7 @@ def calls_going_on(node: str, clock: Clock) -> tuple[list[tuple[str, str, float]
 _RECORD = (
     "account_id", "call_id", "from_tag", "cseq", "contact", "granted", "bound_until_time", "next_attempt_time",
     "generation", "failures", "target", "realm_seen", "code", "reason", "round_trip",
-    "service_route", "path", "associated_uris",
+    "service_route", "path", "associated_uris", "digest",
 )
 
 
@@ -77,7 +77,7 @@ def _record(row: Mapping[str, Any], clock: Clock) -> BindingRecord:
         bound_until_at=clock.at(bound) if bound else None, next_attempt_at=clock.at(planned) if planned else None,
         generation=row["generation"], failures=row["failures"], target=row["target"], realm_seen=row["realm_seen"],
         code=row["code"], reason=row["reason"], round_trip=row["round_trip"],
-        routes=Routes(row["service_route"], row["path"], row["associated_uris"]),
+        routes=Routes(row["service_route"], row["path"], row["associated_uris"]), digest=row["digest"],
     )
 
 

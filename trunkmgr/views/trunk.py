@@ -112,6 +112,7 @@ def facts(registration: Registration, row: dict[str, Any], now: datetime) -> lis
         ("Auth user", account.auth_username or account.r_username, ""),
         ("Realm", realm or account.realm or "any", remark),
         ("Password", secret(account.l_uuid), ""),
+        ("Signed with", registration.digest, ""),
         ("Caller shown", options.get_inbound_identity_display(), ""),
         ("Inbound calls from", options.get_inbound_from_display(), ""),
         ("Local id", account.l_uuid, ""),

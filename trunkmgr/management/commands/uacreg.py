@@ -137,7 +137,7 @@ class Command(OrderCommand):
         values |= {
             "provider": trunk.provider, "inbound_identity": str(own.inbound_identity),
             "inbound_from": str(own.inbound_from),
-            "outbound_proxy": own.outbound_proxy, "note": own.note,
+            "outbound_proxy": own.outbound_proxy, "digest_minimum": str(own.digest_minimum), "note": own.note,
         }
         values["kept_in"] = "UAC_REG_DB_URL" if foreign.is_foreign(account) else "our database"
         if options["json"]:
@@ -183,7 +183,8 @@ class Command(OrderCommand):
         values |= read_secret(options, needed=not account.pk)
         own = account.get_options()
         own_values = {
-            name: options[name] for name in ("inbound_identity", "inbound_from", "outbound_proxy", "note")
+            name: options[name]
+            for name in ("inbound_identity", "inbound_from", "outbound_proxy", "digest_minimum", "note")
             if options[name] is not None
         }
         if options["provider"] is not None:
@@ -305,6 +306,9 @@ def _add_columns(parser: CommandParser) -> None:
         "--inbound-from", choices=UacRegOptions.InboundFrom.values, help=_help(UacRegOptions, "inbound_from"),
     )
     own.add_argument("--outbound-proxy", metavar="URI", help=_help(UacRegOptions, "outbound_proxy"))
+    own.add_argument(
+        "--digest-minimum", choices=UacRegOptions.DigestMinimum.values, help=_help(UacRegOptions, "digest_minimum"),
+    )
     own.add_argument("--note", metavar="TEXT", help="a remark of yours")
     add_secret_options(parser)
 
