@@ -36,7 +36,9 @@ _FOREIGN_FIELDSETS = (
     (None, {
         "description": "This account stands in the database of UAC_REG_DB_URL and is changed there. What is set here "
                        "stays here; Enabled holds until its row there changes.",
-        "fields": ("enabled", "provider", "outbound_proxy", "inbound_identity", "inbound_from", "digest_minimum", "note"),
+        "fields": (
+            "enabled", "provider", "outbound_proxy", "inbound_identity", "inbound_from", "digest_minimum", "note",
+        ),
     }),
     ("Its row there", {"fields": _COLUMNS}),
 )
