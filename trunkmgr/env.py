@@ -139,6 +139,26 @@ def networks(text: str) -> tuple[str, ...]:
     return tuple(str(ipaddress.ip_network(entry, strict=False)) for entry in entries)
 
 
+def socket_sources(text: str) -> dict[str, str]:
+    sources: dict[str, str] = {}
+    for entry in words(text):
+        name, _, kind = entry.partition("=")
+        try:
+            _socket_parts(name)
+        except ValueError:
+            kind = ""
+        if kind not in ("provider", "pbx"):
+            raise ValueError(f"{entry!r} is not TRANSPORT:IP:PORT=provider or =pbx, for example udp:192.0.2.1:5060=pbx")
+        sources[name] = kind
+    return sources
+
+
+def rate(text: str) -> float:
+    if not text.isascii() or not text.isdigit() or int(text) > 1_000_000:
+        raise ValueError("write whole requests a second, 0 for no limit")
+    return float(text)
+
+
 def nameservers(text: str) -> tuple[str, ...]:
     entries = words(text)
     for entry in entries:
@@ -293,6 +313,19 @@ class Env:
         "TRUNKMGR_DEVICES_FROM", networks, "",
         "Networks from where devices may register, separated by commas: 0.0.0.0/0 is anywhere; empty: nowhere.",
     )
+    sip_sources: dict[str, str] = variable(
+        "TRUNKMGR_SIP_SOURCES", socket_sources, "",
+        "Sockets for one kind of peer only, separated by commas: TRANSPORT:IP:PORT=provider or =pbx; others take both.",
+    )
+    sip_rate: float = variable(
+        "TRUNKMGR_SIP_RATE", rate, "0",
+        "New requests a second that one address may send, twice as many at once, its network (/24, /64) eight times as "
+        "many; more get 503. 0: no limit.",
+    )
+    ban_seconds: int = variable(
+        "TRUNKMGR_BAN_SECONDS", whole_seconds, "600",
+        "How long an address is banned that is nobody's and connects again and again; 0: never. Peers never are.",
+    )
     nameservers: tuple[str, ...] = variable(
         "TRUNKMGR_NAMESERVERS", nameservers, "",
         "DNS servers for providers and PBXs, separated by commas: IP or IP:PORT; empty takes those of the system.",
@@ -440,6 +473,12 @@ class Env:
                 f"UAC_DEFAULT_SOCKET: {wanted!r} is none of ours; name a socket of TRUNKMGR_SIP_LISTEN "
                 f"({', '.join(values['sip_listen'])})."
             )
+        for name in values["sip_sources"]:
+            if not _listens_on(values["sip_listen"], name):
+                raise ImproperlyConfigured(
+                    f"TRUNKMGR_SIP_SOURCES: {name!r} is none of ours; name a socket of TRUNKMGR_SIP_LISTEN "
+                    f"({', '.join(values['sip_listen'])})."
+                )
         return cls(**values, replaced=tuple(name for name in REPLACED if environ.get(name)))
 
     @property

@@ -4,7 +4,7 @@ from trunkmgr.models.api_token import ApiToken
 from trunkmgr.models.call import Call, Dialog
 from trunkmgr.models.credential import Credential
 from trunkmgr.models.device import Device, Location
-from trunkmgr.models.node import Change, Node, Order, Parameter, SipRequest
+from trunkmgr.models.node import Ban, Change, Node, Order, Parameter, SipRequest
 from trunkmgr.models.provider import Provider
 from trunkmgr.models.registration import Registration, RegistrationEvent
 from trunkmgr.models.routing import Domain
@@ -12,6 +12,7 @@ from trunkmgr.models.uacreg import UacReg, UacRegOptions
 
 __all__ = [
     "ApiToken",
+    "Ban",
     "Call",
     "Change",
     "Credential",

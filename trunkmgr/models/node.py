@@ -84,6 +84,8 @@ class Order(models.Model):
         DUMP = "dump"
         UAC_REQ_SEND = "uac_req_send"
         RELOAD = "reload"
+        DRY_RUN = "dry_run"
+        UNBAN = "unban"
 
     node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="orders")
     verb = models.CharField(max_length=16, choices=Verb.choices)
@@ -102,6 +104,25 @@ class Order(models.Model):
 
     def __str__(self) -> str:
         return f"{self.verb} for {self.node_id}"
+
+
+class Ban(models.Model):
+    """An address that one worker takes no connections of for a time; the row stays as what happened."""
+
+    node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="bans")
+    address = models.GenericIPAddressField()
+    rule = models.CharField(max_length=32, help_text="What it was banned for.")
+    since_time = models.DateTimeField()
+    until_time = models.DateTimeField()
+    lifted_time = models.DateTimeField(null=True, blank=True)
+    who = models.CharField("lifted by", max_length=150, default="", blank=True)
+
+    class Meta:
+        ordering = ["-pk"]
+        indexes = [models.Index(fields=["until_time"])]
+
+    def __str__(self) -> str:
+        return self.address
 
 
 class SipRequest(Order):

@@ -13,7 +13,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from trunkmgr.exceptions import NodeTaken
-from trunkmgr.models import Change, Node, Order, Registration
+from trunkmgr.models import Ban, Change, Node, Order, Registration
 from trunkmgr.services import calls
 from trunkmgr.services.text import fit
 
@@ -56,6 +56,7 @@ def start(name: str, listen: Sequence[str] = ()) -> Node:
     Order.objects.filter(~requests, deadline__lt=now - ORDERS_KEPT).delete()
     Order.objects.filter(requests, deadline__lt=now - REQUESTS_KEPT).delete()
     Change.objects.filter(time__lt=now - CHANGES_KEPT).delete()
+    Ban.objects.filter(until_time__lt=now - REQUESTS_KEPT).delete()
     return node
 
 
@@ -81,7 +82,7 @@ def _runs(pid: int) -> bool:
 
 
 def heartbeat(
-    node: Node, listen: Sequence[str] | None = None, load: Mapping[str, float] | None = None, notice: str = "",
+    node: Node, listen: Sequence[str] | None = None, load: Mapping[str, object] | None = None, notice: str = "",
 ) -> bool:
     """Say that the worker lives, and how loaded it is.
 

@@ -1,23 +1,30 @@
 """Admission before routing: who a source address is, and whether this worker takes new requests from it.
 
-An address nobody configured gets nothing, not even an answer (the endpoint counts it).  Does not limit how much an
-admitted peer may send.
+An address nobody configured gets nothing, not even an answer (the endpoint counts it); on a connection, which proves
+the address, it is banned when it comes again and again.  A peer that sends too much new is answered 503, where
+TRUNKMGR_SIP_RATE says how much that is.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address
 from itertools import chain
 from typing import Any
 
-from sipengine.exceptions import Reject
 from sipengine.registrar.location import Location
-from sipengine.transport.flow import Flow
+from sipengine.transport.flow import Flow, Listener
 from sipengine.transport.peers import PeerBook
+from trunkmgr.sip.defence import Defence
+from trunkmgr.sip.rules import Refusals, refusals
 from trunkmgr.sip.snapshot import Network, Peers, Snapshot, Trunk, numeric
 
 NOBODY = 0
 PROVIDER = 1
 PBX = 2
+#: As TRUNKMGR_SIP_SOURCES writes them.
+KINDS = {"provider": PROVIDER, "pbx": PBX}
 
 #: Addresses remembered between two pictures; strangers choose theirs, so the cache must be bounded.
 CACHE_LIMIT = 4096
@@ -26,7 +33,14 @@ CACHE_LIMIT = 4096
 class Admission(PeerBook):
     """Source address → PROVIDER, PBX, both, or NOBODY; and what else the engine asks about addresses."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, sources: Mapping[str, str] | None = None, defence: Defence | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.defence = defence or Defence()
+        self._now = now
+        self._sources = {_socket(name): KINDS[kind] for name, kind in (sources or {}).items()}
+        """Sockets that are for one kind of peer only."""
         self.snapshot = Snapshot()
         self.devices_from: tuple[Network, ...] = ()
         """From where whoever is neither provider nor PBX may send REGISTER."""
@@ -71,7 +85,38 @@ class Admission(PeerBook):
                 self._forget()
 
     def admits(self, flow: Flow) -> bool:
-        return self.kind(flow.remote[0]) != NOBODY
+        """Say whether a request, or a connection, is looked at; note who comes again and again in vain."""
+        if self.kind(flow.remote[0]) != NOBODY and not self._sources:
+            return True
+        return self.fits(flow) or self._in_vain(flow)
+
+    def fits(self, flow: Flow) -> bool:
+        """Say the same, and note nothing."""
+        return not self.refusing(flow)
+
+    def refusing(self, flow: Flow) -> str:
+        """Name the rule that keeps a request out before it is looked at, "" when none does."""
+        kind = self.kind(flow.remote[0])
+        if kind == NOBODY:
+            banned = flow.reliable and self.defence.banned(flow.remote[0], self._now())
+            return "banned" if banned else "stranger"
+        return "" if not self._sources or kind & self._kind_at(flow.listener) else "listener"
+
+    def _kind_at(self, listener: Listener) -> int:
+        """Whom a socket is for: by its own address, else by the wildcard that it came of."""
+        wildcard = "::" if listener.v6 else "0.0.0.0"  # noqa: S104
+        for host in (listener.host, wildcard):
+            kind = self._sources.get((listener.transport, host, listener.port))
+            if kind is not None:
+                return kind
+        return PROVIDER | PBX
+
+    def _in_vain(self, flow: Flow) -> bool:
+        """Note a connection of nobody we know.  A datagram proves no address, so nothing is held against it."""
+        address, now = flow.remote[0], self._now()
+        if flow.reliable and self.kind(address) == NOBODY and not self.defence.banned(address, now):
+            self.defence.failed(address, "stranger", now, proven=True)
+        return False
 
     def may_register(self, flow: Flow) -> bool:
         """Say whether a stranger may try to prove that he is a device."""
@@ -207,6 +252,9 @@ class PeerMiddleware:
         self.application = application
         self.admission = admission
         self.worker = worker
+        self.refusals: Refusals | None = None
+        """Where refusals are counted instead of in those of the process: for a question what would happen."""
+        self.limited = admission.defence.rate > 0
         self.draining = False
         """The worker is about to stop: calls go on, new ones are asked to come back."""
 
@@ -215,11 +263,27 @@ class PeerMiddleware:
         scope["sip.snapshot"] = admission.snapshot
         scope["sip.peer"] = admission.kind(scope["client"][0])
         scope["sip.worker"] = self.worker
+        if self.refusals is not None:
+            scope["sip.refusals"] = self.refusals
         if self.draining and not scope["extensions"]["sip.context"].has_totag():
-            return _stopping()
+            return self._refuse("stopping", "Server stops")
+        if self.limited and self._too_fast(scope):
+            return self._refuse("rate", "Too many new requests")
         # The coroutine itself, not one more around it: this is on the way of every call.
         return self.application(scope, receive, send)
 
+    def _too_fast(self, scope: dict[str, Any]) -> bool:
+        """Whether this address begins more than it may; what belongs to a call is never held up, a question neither."""
+        if self.refusals is not None or scope["extensions"]["sip.context"].has_totag():
+            return False
+        return not self.admission.defence.allows(scope["client"][0], time.monotonic())
 
-async def _stopping() -> None:
-    raise Reject(503, "Server stops", [("Retry-After", "10")])
+    async def _refuse(self, rule: str, reason: str) -> None:
+        (self.refusals or refusals).refuse(rule, 503, reason, headers=[("Retry-After", "10")])
+
+
+def _socket(name: str) -> tuple[str, str, int]:
+    """``udp:192.0.2.1:5060`` → transport, host, port; `env` has checked it."""
+    transport, _, rest = name.partition(":")
+    host, _, port = rest.rpartition(":")
+    return transport, str(ip_address(host.strip("[]"))), int(port)

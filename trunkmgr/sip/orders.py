@@ -22,7 +22,8 @@ class Orders:
     def __init__(
         self, verbs: Any, call: Callable[..., Any], clock: Clock, bridge: Bridge, dump: Callable[[], Result],
         send: Callable[[Order], Awaitable[Result]],
-        reload: Callable[[], Awaitable[int]],
+        reload: Callable[[], Awaitable[int]], dry_run: Callable[[Order], Awaitable[Result]],
+        lift: Callable[[str], bool],
     ) -> None:
         self._registrations = verbs
         self._call = call
@@ -33,6 +34,9 @@ class Orders:
         self._send = send
         self._reload = reload
         """Compares all rows with the picture now; returns how many accounts differed."""
+        self._dry_run = dry_run
+        self._lift = lift
+        """Ends the ban of an address; False where there is none."""
         self._waiting: dict[str, list[asyncio.Future[RegistrationChanged]]] = {}
 
     def heard(self, event: RegistrationChanged) -> None:
@@ -51,6 +55,11 @@ class Orders:
         if order.verb == Order.Verb.RELOAD:
             differed = await self._reload()
             return {"ok": True, "message": f"All accounts are read again, {differed:,} differed."}
+        if order.verb == Order.Verb.DRY_RUN:
+            return await self._dry_run(order)
+        if order.verb == Order.Verb.UNBAN:
+            lifted = sum([self._lift(str(address)) for address in order.payload.get("addresses", ())])
+            return {"ok": True, "message": f"{lifted:,} bans ended."}
         if order.verb not in (Order.Verb.REGISTER, Order.Verb.UNREGISTER):
             return {"ok": False, "message": f"This SIP worker does not know the order {order.verb}; it may be older."}
         left = self._clock.at(order.deadline) - self._clock.now()

@@ -32,13 +32,15 @@ from sipengine.transport.flow import Flow
 from sipengine.uac.digest import Credentials
 from trunkmgr import live, processes
 from trunkmgr.models import Node, Order
-from trunkmgr.services import dialogs, locations, nodes
+from trunkmgr.services import bans, dialogs, locations, nodes
 from trunkmgr.services import orders as order_rows
 from trunkmgr.sip import changes, routing, rules, store
 from trunkmgr.sip.behind import WriteBehind
 from trunkmgr.sip.bridge import Batch, Bridge
 from trunkmgr.sip.clock import Clock
 from trunkmgr.sip.database import DatabaseThread
+from trunkmgr.sip.defence import Ban, Defence
+from trunkmgr.sip.dry_run import DryRun
 from trunkmgr.sip.foreign import ForeignAccounts
 from trunkmgr.sip.middleware import Admission, PeerMiddleware
 from trunkmgr.sip.node_socket import NodeSocket
@@ -74,7 +76,8 @@ class SipWorker(Worker):
         env = settings.TRUNKMGR
         self.env = env
         self.stopping = asyncio.Event()
-        self.admission = Admission()
+        self.defence = Defence(env.sip_rate, env.ban_seconds)
+        self.admission = Admission(env.sip_sources, self.defence)
         # The router has one answer for the scope `sip`: asking it for each call costs a coroutine.
         sip = application.application_mapping["sip"] if isinstance(application, ProtocolTypeRouter) else application
         self.middleware = PeerMiddleware(sip, self.admission, self)
@@ -114,7 +117,7 @@ class SipWorker(Worker):
         )
         self.orders = Orders(
             self.endpoint.registrations, self.call, self.clock, self.bridge, self.dump, self.requests.run,
-            self.reload,
+            self.reload, lambda order: DryRun(self).run(order.payload), self.defence.lift,
         )
         self.endpoint.uac_requests.event_uac_reply = ReplyRoute(self)
         self.change_log = changes.ChangeLog()
@@ -149,6 +152,10 @@ class SipWorker(Worker):
             await self.database.run(self.change_log.start)
             snapshot = await self.database.run(changes.read_snapshot)
             self.admission.swap(snapshot)
+            self.defence.put(
+                Ban(address, rule, self.clock.at(since), self.clock.at(until))
+                for address, rule, since, until in await self.database.run(bans.of_node, self.node)
+            )
             self._take_up_calls(*await self.database.run(store.calls_going_on, self.env.node, self.clock))
             bindings = await self.database.run(store.bindings, self.clock)
             devices = snapshot.devices
@@ -397,9 +404,17 @@ class SipWorker(Worker):
             self.clock.compare()
             async with self._database():
                 notice = self.foreign.notice if self.foreign else ""
+                if new := self._new_bans():
+                    await self.database.run(bans.record, self.node, new)
+                    del self.defence.new[: len(new)]
                 if not await self.database.run(nodes.heartbeat, self.node, None, self.load(), notice):
                     log.critical("Another SIP worker has taken the name %s; this one stops.", self.env.node)
                     self.stopping.set()
+
+    def _new_bans(self) -> list[tuple[str, str, datetime, datetime]]:
+        """Bans that are not stored yet, as the table wants them."""
+        time = self.clock.time
+        return [(ban.address, ban.rule, time(ban.since), time(ban.until)) for ban in self.defence.new]
 
     @contextlib.asynccontextmanager
     async def _database(self) -> Any:
@@ -437,12 +452,13 @@ class SipWorker(Worker):
 
         return learn
 
-    def load(self) -> dict[str, float]:
+    def load(self) -> dict[str, Any]:
         """How the worker stands with overload: what is refused of new calls, and the least wait of what it reads."""
         overload = self.endpoint.overload
         return {
             "share": round(overload.share, 3), "wait": round(overload.wait, 4), "times": overload.times,
             "refused": self.endpoint.counters.overload + self.steps.refused,
+            "rules": rules.counted(self.endpoint.counters, rules.refusals.counts),
         }
 
     def dump(self) -> dict[str, Any]:
@@ -455,6 +471,7 @@ class SipWorker(Worker):
             "bindings": len(self.endpoint.location),
             "calls": sum(self.bridge.going_on.values()),
             "load": self.load(),
+            "bans": [ban.address for ban in self.defence.standing(self.clock.now())],
             "hooks_pending": self.steps.pending,
             "dropped": self.bridge.dropped,
             "resting": [f"{transport}:{host}:{port}" for transport, (host, port) in self.endpoint.rests.resting],
