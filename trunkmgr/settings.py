@@ -203,6 +203,7 @@ UNFOLD = {
                     },
                     {"title": "Domains", "icon": "dns", "link": reverse_lazy("admin:trunkmgr_domain_changelist")},
                     {"title": "Devices", "icon": "deskphone", "link": reverse_lazy("admin:trunkmgr_device_changelist")},
+                    {"title": "Check a call", "icon": "rule", "link": reverse_lazy("admin:trunkmgr_check_a_call")},
                     {
                         "title": "Credentials", "icon": "key",
                         "link": reverse_lazy("admin:trunkmgr_credential_changelist"),
@@ -225,6 +226,10 @@ UNFOLD = {
                     {
                         "title": "Registered devices", "icon": "phone_in_talk",
                         "link": reverse_lazy("admin:trunkmgr_location_changelist"),
+                    },
+                    {
+                        "title": "Bans", "icon": "block", "link": reverse_lazy("admin:trunkmgr_ban_changelist"),
+                        "permission": lambda request: request.user.has_perm("trunkmgr.view_ban"),
                     },
                     {"title": "Nodes", "icon": "memory", "link": reverse_lazy("admin:trunkmgr_node_changelist")},
                 ],

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from django.urls import path
 
-from trunkmgr.views import board, calls, trunk
+from trunkmgr.views import board, calls, security, trunk
 
 app_name = "status"
 
 urlpatterns = [
     path("", board.board, name="board"),
     path("calls/", calls.calls, name="calls"),
+    path("security/", security.security, name="security"),
     path("<path:l_uuid>/do/<slug:verb>/", trunk.order, name="order"),
     path("<path:l_uuid>/", trunk.trunk, name="trunk"),
 ]

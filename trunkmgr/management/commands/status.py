@@ -97,6 +97,9 @@ class Command(OperatorCommand):
                 )
             elif load.get("refused"):
                 self.stdout.write(f"The worker {name} refused {load['refused']:,} requests under load since its start.")
+            if refused := dump.get("rules"):
+                told = ", ".join(f"{rule} {count:,}" for rule, count in refused.items())
+                self.stdout.write(f"Refused by rule at {name}: {told}. Addresses banned now: {len(dump['bans']):,}.")
         if dumps:
             self.stdout.write("")
             self.table(
