@@ -113,6 +113,8 @@ class Endpoint:
         self.registrar = Registrar(self.location, self.transport, self.identifiers, self.counters, entropy(32))
         self.may_register: Callable[[Flow], bool] = _nobody
         """Whether a source that is not admitted may send REGISTER all the same, and nothing else; the host sets it."""
+        self.on_denied: Callable[[Flow], None] = _unheard
+        """Hears of each request, and each connection, that was not admitted; the host sets it."""
 
     @property
     def strength(self) -> Strength:
@@ -171,6 +173,7 @@ class Endpoint:
         flow = Flow(listener, remote, accepted=True)
         if not self._admission(flow) and not self.may_register(flow):
             self.counters.denied += 1
+            self.on_denied(flow)
             return None
         self.transport.name(flow)
         flow.framer = StreamFramer()
@@ -218,6 +221,7 @@ class Endpoint:
         response = data[:8] == b"SIP/2.0 " or data[:4].upper() == b"SIP/"
         if not response and not self._admission(flow) and not (data[:9] == b"REGISTER " and self.may_register(flow)):
             counters.denied += 1
+            self.on_denied(flow)
             return
         try:
             message = parse(data, stream)
@@ -359,6 +363,9 @@ class Endpoint:
         abandoned = Abandoned(self.proxy, client, now, find, lines)
         if answer is not None:
             abandoned.on_response(client, answer.status, answer, now)
+
+
+def _unheard(flow: Flow) -> None: ...
 
 
 def _no_defer(verb: Callable[[float], None]) -> None:

@@ -67,6 +67,8 @@ class Registrar:
         self.device_of: Callable[[str], Device | None] = _nobody
         self.serves: Callable[[str], bool] = _never
         self.protected: Callable[[str], bool] = _never
+        self.on_unauthorized: Callable[[Flow], None] = _unheard
+        """Hears of each answer to a challenge that was wrong; the host sets it."""
         self._transport = transport
         self._identifiers = identifiers
         self._counters = counters
@@ -77,13 +79,13 @@ class Registrar:
             unknown = [tag for tag in message.get_list(b"Require") if tag.lower() not in SUPPORTED]
             if unknown:
                 raise Refused(420, "Bad Extension", (b"Unsupported: " + b", ".join(unknown),))
-            device = self._authenticated(message, now)
+            device = self._authenticated(message, flow, now)
             return self._update(device, message, flow, now)
         except Refused as refused:
             return refused.reply
 
     # §10.3 steps 3 to 5
-    def _authenticated(self, message: Message, now: float) -> Device:
+    def _authenticated(self, message: Message, flow: Flow, now: float) -> Device:
         """Who asks, proven, for himself; Refused otherwise.
 
         Users who are none are answered as users with another password are: nobody learns who there is.
@@ -104,7 +106,9 @@ class Registrar:
                     raise Refused(403, "Registers somebody else")
                 return device
             stale = verdict is Verdict.STALE
-            self._counters.unauthorized += not stale
+            if not stale:
+                self._counters.unauthorized += 1
+                self.on_unauthorized(flow)
         md5_only = named is not None and not named.credentials.fits(b"SHA-256")
         lines = self.authenticator.challenge(realm.encode(), now, stale=stale, md5_only=md5_only)
         raise Refused(401, "Unauthorized", lines)
@@ -205,6 +209,9 @@ class Registrar:
         if any(binding.reg_id for binding in made):
             lines.append(b"Require: outbound")  # RFC 5626 §6
         return tuple(lines)
+
+
+def _unheard(flow: Flow) -> None: ...
 
 
 def aor_of(line: bytes) -> str:

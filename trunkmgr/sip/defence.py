@@ -15,6 +15,8 @@ from typing import NamedTuple
 LIMIT = 4096
 #: A network (/24, IPv6 /64) has the budget of so many of its addresses.
 ADDRESSES = 8
+#: REGISTERs that an address may send before it is known, at once and a second.
+ATTEMPTS, ATTEMPTS_A_SECOND = 20.0, 1.0
 #: Failures that an address may make at once, and how many a second it may make for ever.
 FAILURES, FORGIVEN = 10.0, 10.0 / 60.0
 
@@ -43,6 +45,11 @@ class Buckets:
         """Fill a bucket up again."""
         self._held.pop(key, None)
 
+    def holds(self, key: str, now: float) -> bool:
+        """Whether there is a token to take."""
+        tokens, at = self._held.get(key, (self.burst, now))
+        return min(self.burst, tokens + (now - at) * self.rate) >= 1.0
+
     def take(self, key: str, now: float) -> bool:
         """Take one token; False when there is none."""
         tokens, at = self._held.pop(key, (self.burst, now))
@@ -64,6 +71,9 @@ class Defence:
         """Bans that are not stored yet; the worker takes them."""
         self._requests = Buckets(rate, 2.0 * rate), Buckets(ADDRESSES * rate, 2.0 * ADDRESSES * rate)
         self._failures = Buckets(FORGIVEN, FAILURES), Buckets(ADDRESSES * FORGIVEN, ADDRESSES * FAILURES)
+        self._attempts = (
+            Buckets(ATTEMPTS_A_SECOND, ATTEMPTS), Buckets(ADDRESSES * ATTEMPTS_A_SECOND, ADDRESSES * ATTEMPTS),
+        )
         self._bans: dict[str, Ban] = {}
 
     def allows(self, address: str, now: float) -> bool:
@@ -83,6 +93,14 @@ class Defence:
             if len(self.new) < LIMIT:
                 self.new.append(self._bans[address])
         return False
+
+    def may_try(self, address: str, now: float) -> bool:
+        """Whether an address that is nobody's may try to prove itself: it has failures and attempts left."""
+        one, network = self._failures
+        if not one.holds(address, now) or not network.holds(network_of(address), now):
+            return False
+        one, network = self._attempts
+        return one.take(address, now) and network.take(network_of(address), now)
 
     def banned(self, address: str, now: float) -> bool:
         ban = self._bans.get(address)

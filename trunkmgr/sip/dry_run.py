@@ -44,16 +44,18 @@ class DryRun:
         asked = SimpleNamespace(
             admission=admission, call=lambda *args: None, writes=SimpleNamespace(put=lambda *args: True),
             endpoint=SimpleNamespace(
-                registrations=worker.endpoint.registrations, uac_requests=SimpleNamespace(send=lambda *args: True)
+                registrations=worker.endpoint.registrations, uac_requests=SimpleNamespace(send=lambda *args: True),
+                location=worker.endpoint.location, registrar=worker.endpoint.registrar,
             ),
         )
         middleware = PeerMiddleware(worker.middleware.application, admission, asked)
         middleware.refusals = self._refusals
         self._application = AsgiApplication(middleware, self._step)
         self.endpoint = Endpoint(
-            worker.endpoint.configuration, application=self._route, admission=admission.fits, entropy=os.urandom,
+            worker.endpoint.configuration, application=self._route, admission=admission.admits, entropy=os.urandom,
             local_address=local_address, peers=admission,
         )
+        self.endpoint.may_register = admission.takes_devices
         self.endpoint.credentials_of = worker.endpoint.credentials_of
         self.endpoint.resume = lambda verb: verb(time.monotonic())
         for each in worker.endpoint.listeners:
@@ -126,8 +128,8 @@ class DryRun:
         elif not rule and sent:
             inward = marks.direction == "in" if marks is not None else self._kind(flow) & PROVIDER
             rule = "inbound" if inward else "outbound"
-        elif not rule and context is not None and context.method == b"OPTIONS" and answers:
-            rule = "options"
+        elif not rule and context is not None and answers:
+            rule = {b"OPTIONS": "options", b"REGISTER": "register"}.get(context.method, "")
         request, to = sent[0] if sent else (None, None)
         answer = answers[0] if answers else ""
         goes_to = "" if to is None else f"{to.listener.transport}:{to.remote[0]}:{to.remote[1]}"

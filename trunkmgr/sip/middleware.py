@@ -85,13 +85,9 @@ class Admission(PeerBook):
                 self._forget()
 
     def admits(self, flow: Flow) -> bool:
-        """Say whether a request, or a connection, is looked at; note who comes again and again in vain."""
-        if self.kind(flow.remote[0]) != NOBODY and not self._sources:
-            return True
-        return self.fits(flow) or self._in_vain(flow)
-
-    def fits(self, flow: Flow) -> bool:
-        """Say the same, and note nothing."""
+        """Say whether a request, or a connection, is looked at."""
+        if not self._sources:
+            return self.kind(flow.remote[0]) != NOBODY
         return not self.refusing(flow)
 
     def refusing(self, flow: Flow) -> str:
@@ -111,15 +107,31 @@ class Admission(PeerBook):
                 return kind
         return PROVIDER | PBX
 
-    def _in_vain(self, flow: Flow) -> bool:
-        """Note a connection of nobody we know.  A datagram proves no address, so nothing is held against it."""
+    def denied(self, flow: Flow) -> None:
+        """Note what nobody we know sent on a connection.  A datagram proves no address: nothing is held against it."""
+        if flow.reliable:
+            self._failed(flow, "stranger")
+
+    def unauthorized(self, flow: Flow) -> None:
+        """Note a wrong answer to a challenge."""
+        self._failed(flow, "authentication")
+
+    def _failed(self, flow: Flow, rule: str) -> None:
         address, now = flow.remote[0], self._now()
-        if flow.reliable and self.kind(address) == NOBODY and not self.defence.banned(address, now):
-            self.defence.failed(address, "stranger", now, proven=True)
-        return False
+        if self.kind(address) == NOBODY and not self.defence.banned(address, now):
+            self.defence.failed(address, rule, now, proven=flow.reliable)
 
     def may_register(self, flow: Flow) -> bool:
-        """Say whether a stranger may try to prove that he is a device."""
+        """Say whether a stranger may try, now, to prove that he is a device: not when banned, not too often, and not
+        after too many wrong answers.
+        """
+        if not self.takes_devices(flow):
+            return False
+        address, now = flow.remote[0], self._now()
+        return not (flow.reliable and self.defence.banned(address, now)) and self.defence.may_try(address, now)
+
+    def takes_devices(self, flow: Flow) -> bool:
+        """Say whether there are devices that could come from there."""
         if not self.devices_from or not self.snapshot.devices:
             return False
         ip = numeric(flow.remote[0])

@@ -104,6 +104,8 @@ def open_registrar(endpoint: Endpoint, admission: Admission, devices_from: Itera
     admission.location = location
     location.on_address = admission.device_moved
     endpoint.may_register = admission.may_register
+    endpoint.on_denied = admission.denied
+    registrar.on_unauthorized = admission.unauthorized
     registrar.device_of = lambda aor: admission.snapshot.devices.get(aor)
     registrar.serves = lambda domain: domain in admission.snapshot.device_domains
     registrar.protected = admission.is_configured

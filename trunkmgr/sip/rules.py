@@ -23,7 +23,7 @@ RULES = {
     "inbound": "A provider calls one of its accounts: the call goes to the PBX of the account's local domain.",
     "outbound": "A PBX calls by one of its accounts: the call goes to the account's provider.",
     "device": "A device registers here and rings where it is; that it has to prove its password comes first.",
-    "within": "A request within a call goes where the call goes.",
+    "register": "A device of ours may register once it has proven itself.",
     "stranger": "The address is no provider and no PBX: it gets no answer, and no connection.",
     "listener": "The socket is not for this kind of peer (TRUNKMGR_SIP_SOURCES): no answer, no connection.",
     "banned": "The address is banned for a time: no connection.",
@@ -41,12 +41,14 @@ RULES = {
     "challenge": "The provider refused the account's credentials: 403.",
     "not_a_side": "A request within a call came from neither of its sides: 481.",
     "cancel_elsewhere": "A CANCEL did not come from where its INVITE came: 481.",
+    "unauthorized": "A wrong answer to our challenge: 401, and a ban for many over a connection.",
     "stray": "A request within a call belongs to no call of ours: 481.",
 }
 
 #: Rules that the engine holds, by its counters.
 _OF_ENGINE = {
     "stranger": "denied", "not_a_side": "not_a_side", "cancel_elsewhere": "cancel_elsewhere", "stray": "stray",
+    "unauthorized": "unauthorized",
 }
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_network
 
 import pytest
 
+from sipengine.registrar.registrar import Device
 from sipengine.transport.flow import Flow, Listener
+from sipengine.uac.digest import Credentials
 from tests.sipengine.net import PHONE, PROVIDER, PROXY, STRANGER, starts
 from tests.trunkmgr.sip.net import TrunkNet
-from trunkmgr.sip.defence import ADDRESSES, FAILURES, Buckets, Defence, network_of
+from trunkmgr.sip.defence import ADDRESSES, ATTEMPTS, FAILURES, Buckets, Defence, network_of
 from trunkmgr.sip.middleware import PBX, Admission
 from trunkmgr.sip.middleware import PROVIDER as IS_PROVIDER
 from trunkmgr.sip.rules import refusals
-from trunkmgr.sip.snapshot import Pbx, Peers
+from trunkmgr.sip.snapshot import Pbx, Peers, Snapshot
 
 UDP, TCP = Listener("udp", *PROXY, b""), Listener("tcp", *PROXY, b"")
 
@@ -80,7 +83,13 @@ class TestDefence:
 
 class TestAdmission:
     def connect(self, admission: Admission, address: str, times: int, listener: Listener = TCP) -> list[bool]:
-        return [admission.admits(Flow(listener, (address, 40000 + n), True)) for n in range(times)]
+        outcomes = []
+        for number in range(times):
+            flow = Flow(listener, (address, 40000 + number), True)
+            outcomes.append(admission.admits(flow))
+            if not outcomes[-1]:
+                admission.denied(flow)  # as the endpoint does
+        return outcomes
 
     def admission(self) -> Admission:
         now = 0.0
@@ -149,3 +158,31 @@ def test_no_answer_to_an_unproven_address_is_larger_than_what_it_sent() -> None:
         stranger.send(data, PROXY)
         net.run(40)
         assert sum(map(len, stranger.log)) <= 0, "nothing at all"
+
+
+class TestDevices:
+    """Whoever is neither provider nor PBX may try to prove that he is a device, within bounds."""
+
+    def admission(self) -> Admission:
+        admission = Admission(now=lambda: 0.0)
+        admission.devices_from = (ip_network("203.0.113.0/24"),)
+        admission.swap(Snapshot().patched(devices={
+            "phone@pbx.example": Device("phone@pbx.example", Credentials(b"phone", b"secret"))
+        }))
+        return admission
+
+    def test_from_where_devices_may_come_and_how_often(self) -> None:
+        admission = self.admission()
+        flow = Flow(UDP, STRANGER)
+        assert not admission.may_register(Flow(UDP, ("198.51.100.1", 5060)))
+        assert [admission.may_register(flow) for _ in range(int(ATTEMPTS) + 1)] == [True] * int(ATTEMPTS) + [False]
+
+    def test_guessing_ends_and_over_a_connection_in_a_ban(self) -> None:
+        admission = self.admission()
+        datagrams, stream = Flow(UDP, ("203.0.113.7", 5060)), Flow(TCP, STRANGER, True)
+        for flow in (datagrams, stream):
+            for _ in range(int(FAILURES) + 1):
+                assert admission.takes_devices(flow)
+                admission.unauthorized(flow)
+            assert not admission.may_register(flow)
+        assert [(ban.address, ban.rule) for ban in admission.defence.new] == [(STRANGER[0], "authentication")]
