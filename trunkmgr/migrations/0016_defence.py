@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('trunkmgr', '0014_devices'),
+        ('trunkmgr', '0015_digest'),
     ]
 
     operations = [
