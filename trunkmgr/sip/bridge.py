@@ -37,8 +37,9 @@ log = logging.getLogger("trunkmgr.sip")
 #: Seconds from an event to its turn: events of one moment share a transaction.
 GATHER = 0.05
 #: Seconds between two rounds of calls; one that goes on is written in the round after that in which it moved, so that
-#: what starts and ends within a second, as most refused calls do, costs one row written once.
-CALLS_EVERY = 1.0
+#: most of what starts and ends within a second, as refused calls do, costs one row written once.  A crash may take the
+#: last second with it.
+CALLS_EVERY = 0.5
 #: Rows of one batch.
 BATCH = 500
 #: What may wait while the database is down.
@@ -267,7 +268,7 @@ class Bridge:
 
     async def _run(self) -> None:
         while True:
-            # Registrations and dialogs are written as soon as they are there; calls wait for their second.
+            # Registrations and dialogs are written as soon as they are there; calls wait for their round.
             soon = bool(self._states or self._history or self._dialogs or self._bindings)
             later = self._calls_at + CALLS_EVERY - self._clock.now() if self._calls else None
             # Not wait_for: on Python 3.11 it forgets a cancellation that comes together with what is waited for.
