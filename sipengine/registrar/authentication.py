@@ -79,7 +79,7 @@ class Authenticator:
     def challenge(self, realm: bytes, now: float, *, stale: bool = False, md5_only: bool = False) -> tuple[bytes, ...]:
         """Lines of WWW-Authenticate, the one that we like best first (RFC 8760 §2.3).
 
-        `md5_only`: what is stored is an MD5 HA1, which answers nothing else.
+        `md5_only`: what is stored is an MD5 HA1, which answers nothing else, or the device knows nothing else.
         """
         nonce = self._nonce(now, self._salt())
         lines = []

@@ -37,6 +37,8 @@ class Device:
     """``user@domain``, the domain in lower case; it is the realm too."""
     credentials: Credentials
     max_contacts: int = 1
+    md5_only: bool = False
+    """It gives up when SHA-256 is offered besides MD5, as some do that know MD5 only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ class Registrar:
             if not stale:
                 self._counters.unauthorized += 1
                 self.on_unauthorized(flow)
-        md5_only = named is not None and not named.credentials.fits(b"SHA-256")
+        md5_only = named is not None and (named.md5_only or not named.credentials.fits(b"SHA-256"))
         lines = self.authenticator.challenge(realm.encode(), now, stale=stale, md5_only=md5_only)
         raise Refused(401, "Unauthorized", lines)
 

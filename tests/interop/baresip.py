@@ -21,9 +21,15 @@ ctrl_tcp_listen {host}:{control}
 
 
 class Phone:
-    """Answers each call by itself; its own calls go straight to the host of the URI that it dials."""
+    """Answers each call by itself; its own calls go straight to the host of the URI that it dials.
 
-    def __init__(self, folder: Path, aor: str, local: tuple[str, int]) -> None:
+    With `registrar` (a URI) it registers there, proves itself by `password`, and calls through it.
+    """
+
+    def __init__(
+        self, folder: Path, aor: str, local: tuple[str, int], *, registrar: str = "", password: str = "",
+        transport: str = "udp",
+    ) -> None:
         folder.mkdir(parents=True)
         modules = next(iter(Path("/usr/lib").glob("**/baresip/modules")), None)
         if modules is None:
@@ -32,10 +38,17 @@ class Phone:
         self._control = host, free_port(host)
         config = CONFIG.format(host=host, port=port, modules=modules, control=self._control[1])
         (folder / "config").write_text(config + "".join(f"module {name}\n" for name in MODULES))
-        (folder / "accounts").write_text(f"<{aor}>;regint=0;answermode=auto\n")
+        registers = f';auth_pass={password};outbound="{registrar};transport={transport}";regint=60'
+        account = f"<{aor};transport={transport}>{registers}" if registrar else f"<{aor}>;regint=0"
+        (folder / "accounts").write_text(f"{account};answermode=auto\n")
         (folder / "contacts").touch()
         self._program = Program([program("baresip"), "-4", "-f", str(folder)], log=folder / "baresip.log")
         eventually(lambda: "baresip is ready" in self._program.text, 10, "baresip starts")
+
+    @property
+    def text(self) -> str:
+        """What it has printed."""
+        return self._program.text
 
     def dial(self, uri: str) -> None:
         self._order("dial", uri)

@@ -74,11 +74,12 @@ def test_what_makes_no_sense_is_refused_at_its_column(values: dict[str, Any], co
 
 
 def test_the_picture_follows_a_device() -> None:
-    row = device(domain="PBX.example", max_contacts=2)
+    row = device(domain="PBX.example", max_contacts=2, digest="md5")
     assert logged() == [("device", "100@pbx.example")]
     before = read_snapshot()
     known = before.devices["100@pbx.example"]
     assert (known.credentials, known.max_contacts) == (Credentials(b"100", PASSWORD.encode()), 2)
+    assert known.md5_only
     assert before.device_domains == {"pbx.example"} and PASSWORD not in repr(before)
     row.enabled = False
     devices.save(row)
@@ -182,11 +183,13 @@ class TestCommand:
             "100@pbx.example", PASSWORD, 2, "desk", True,
         )
         assert json.loads(run("list", "--json")) == [
-            {"device": "100@pbx.example", "enabled": True, "secret": "password", "max_contacts": 2, "note": "desk"},
+            {"device": "100@pbx.example", "enabled": True, "secret": "password", "digest": "sha256", "max_contacts": 2,
+             "note": "desk"},
         ]
-        run("edit", "100@PBX.example", "--disable", "--ha1", "--password-stdin", stdin=HA1)
+        run("edit", "100@PBX.example", "--disable", "--digest", "md5", "--ha1", "--password-stdin", stdin=HA1)
         row.refresh_from_db()
-        assert row.ha1.reveal() == HA1 and not row.password and not row.enabled and "HA1" in run("list")
+        assert (row.digest, row.ha1.reveal(), bool(row.password), row.enabled) == ("md5", HA1, False, False)
+        assert "HA1" in run("list")
         assert "No device is called" in run("edit", "9@pbx.example", "--enable", fails=True)
         assert "neither password nor HA1" in run("add", "200@pbx.example", fails=True)
         assert "say --yes" in run("remove", "100@pbx.example", fails=True)
@@ -220,6 +223,7 @@ class TestAdmin:
     def test_a_secret_goes_in_and_never_comes_out(self, web: Client) -> None:
         data = {
             "username": "100", "domain": "pbx.example", "password": PASSWORD, "ha1": "", "enabled": "on",
+            "digest": "sha256",
             "max_contacts": "3", "note": "",
         }
         response = web.post(reverse("admin:trunkmgr_device_add"), data, follow=True)

@@ -24,7 +24,8 @@ class DeviceAdmin(ServiceAdmin):
     list_filter = ("enabled", "domain")
     search_fields = ("username", "domain", "note")
     fieldsets = (
-        (None, {"fields": ("username", "domain", ("password", "clear_password"), ("ha1", "clear_ha1"), "enabled")}),
+        (None, {"fields": ("username", "domain", "enabled")}),
+        ("Secret", {"fields": (("password", "clear_password"), ("ha1", "clear_ha1"), "digest")}),
         ("Registered", {"fields": ("max_contacts",)}),
         ("Note", {"fields": ("note",)}),
     )

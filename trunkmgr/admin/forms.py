@@ -184,4 +184,4 @@ class DeviceForm(SecretsForm):
 
     class Meta:
         model = Device
-        fields = ("username", "domain", "enabled", "max_contacts", "note")
+        fields = ("username", "domain", "enabled", "digest", "max_contacts", "note")

@@ -13,6 +13,10 @@ from trunkmgr.models.credential import SecretField, check_secrets
 class Device(models.Model):
     """A user of a local domain that may register, and what proves it."""
 
+    class Digest(models.TextChoices):
+        SHA256 = "sha256", "SHA-256, else MD5"
+        MD5 = "md5", "MD5 only"
+
     username = models.CharField(
         "user", max_length=64, validators=[validators.sip_user],
         help_text="User of its address, and of its credentials; calls for accounts with this local user ring here.",
@@ -24,6 +28,10 @@ class Device(models.Model):
     password = SecretField(default="", blank=True)
     ha1 = SecretField("HA1", default="", blank=True)
     enabled = models.BooleanField(default=True, help_text="Off: it may not register, and what it registered ends.")
+    digest = models.CharField(
+        max_length=8, choices=Digest.choices, default=Digest.SHA256,
+        help_text="Some phones give up at a challenge that offers more than MD5. With an HA1 it is MD5 always.",
+    )
     max_contacts = models.PositiveSmallIntegerField(
         "contacts at most", default=3, validators=[MinValueValidator(1), MaxValueValidator(10)],
         help_text="Phones that may be registered at the same time; one more takes the place of the oldest.",

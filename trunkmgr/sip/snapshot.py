@@ -278,7 +278,7 @@ def device_of(row: models.Device) -> Device | None:
     except UndecryptableSecret as error:
         log.error("The device %s cannot register. %s", row.aor, error)
         return None
-    return Device(row.aor, secret, row.max_contacts)
+    return Device(row.aor, secret, row.max_contacts, row.digest == models.Device.Digest.MD5)
 
 
 def peers_of(addresses: str, uris: Iterable[str]) -> Peers:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from sipengine.registrar.authentication import LIFETIME, WINDOW, Authenticator, Verdict
 from sipengine.registrar.registrar import Device
 from sipengine.uac.digest import Credentials, parse_challenge
-from tests.sipengine.registrar.phone import MD5_ONLY, Office, Phone
+from tests.sipengine.registrar.phone import ALICE, MD5_ONLY, Office, Phone
 
 CONTACT = b"<sip:alice@203.0.113.7:5062>"
 
@@ -54,9 +56,11 @@ def test_sha_256_is_asked_for_first_and_both_prove() -> None:
         assert office.save(phone.prove(phone.request(CONTACT))).status == 200
 
 
-def test_a_stored_md5_ha1_is_asked_for_md5_alone() -> None:
+@pytest.mark.parametrize("device", [MD5_ONLY, dataclasses.replace(ALICE, md5_only=True)])
+def test_a_stored_md5_ha1_or_a_simple_device_is_asked_for_md5_alone(device: Device) -> None:
     office = Office()
-    reply = office.save(Phone(office, MD5_ONLY).request(CONTACT))
+    office.registrar.device_of = {device.aor: device}.get
+    reply = office.save(Phone(office, device).request(CONTACT))
     assert [parse_challenge(line.partition(b": ")[2]).algorithm for line in reply.lines] == [b"MD5"]
 
 

@@ -34,6 +34,9 @@ class Command(OperatorCommand):
             switch.add_argument("--enable", dest="enabled", action="store_true", default=None, help="it may register")
             switch.add_argument("--disable", dest="enabled", action="store_false", help="it may not, bindings end")
             changing.add_argument("--max-contacts", type=int, metavar="N", help="phones registered at the same time")
+            changing.add_argument(
+                "--digest", choices=Device.Digest.values, help="md5: for phones that give up when SHA-256 is offered"
+            )
             changing.add_argument("--note", metavar="TEXT", help="a remark of yours")
             add_secret_options(changing)
         removing = self.verb(
@@ -56,7 +59,7 @@ class Command(OperatorCommand):
             self.json([
                 {
                     "device": row.aor, "enabled": row.enabled, "secret": "HA1" if row.ha1 else "password",
-                    "max_contacts": row.max_contacts, "note": row.note,
+                    "digest": row.digest, "max_contacts": row.max_contacts, "note": row.note,
                 }
                 for row in rows
             ])
@@ -83,7 +86,7 @@ class Command(OperatorCommand):
     def _save(self, device: Device, secret: dict[str, str], options: dict[str, Any]) -> Device:
         from trunkmgr.services import devices
 
-        for name in ("enabled", "max_contacts", "note"):
+        for name in ("enabled", "digest", "max_contacts", "note"):
             if options[name] is not None:
                 setattr(device, name, options[name])
         if secret:
