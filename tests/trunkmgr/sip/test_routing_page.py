@@ -158,7 +158,8 @@ def test_every_function_of_the_table_is_there() -> None:
     names = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     assert len(names) > 35
     for name in names:
-        owner = TrunkRouting if name.startswith("uac_reg_") or name in ("lookup", "registered", "save") else ResponseContext
+        of_routing = name.startswith("uac_reg_") or name in ("lookup", "registered", "save")
+        owner = TrunkRouting if of_routing else ResponseContext
         assert callable(getattr(owner, name, None)), f"docs/routing.md names {name}, which is not there"
 
 
