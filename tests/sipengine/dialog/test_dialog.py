@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 
 import pytest
@@ -55,6 +56,17 @@ def test_a_token_opens_with_its_key_in_its_call_only_and_holds_no_header_name() 
     for _ in range(20000):
         text = ours.seal(b"x" * 70, b"call").decode().lower()
         assert not any(name in text for name in FORBIDDEN)
+
+
+@pytest.mark.checklist("K3")
+def test_no_two_tokens_are_alike_and_keys_rotate_under_calls_that_stand() -> None:
+    ours = sealer(A)
+    tokens = [ours.seal(b"plain", b"call") for _ in range(1000)]
+    assert len({base64.urlsafe_b64decode(token + b"=" * (-len(token) % 4))[1:13] for token in tokens}) == 1000
+    rotated = sealer(B, A)
+    assert all(rotated.open(token, b"call") == b"plain" for token in tokens)
+    assert sealer(A).open(rotated.seal(b"plain", b"call"), b"call") is None, "only the newest key seals"
+    assert sealer(B).open(tokens[0], b"call") is None, "a key that was taken away opens nothing"
 
 
 @pytest.mark.checklist("K5")

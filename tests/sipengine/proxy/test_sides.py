@@ -20,6 +20,7 @@ class Siblings(PeerBook):
         return {asked, answered} == {"192.0.2.1", SIBLING[0]}
 
 
+@pytest.mark.checklist("K6")
 @pytest.mark.parametrize("method", [b"BYE", b"INVITE", b"UPDATE", b"REFER"])
 def test_a_third_address_says_nothing_within_a_call(method: bytes) -> None:
     net = Net(peers=Siblings())
@@ -54,6 +55,7 @@ def test_another_address_of_the_same_peer_is_a_side() -> None:
     assert starts(sibling.take()) == [b"SIP/2.0 200"] and not net.endpoint.counters.not_a_side
 
 
+@pytest.mark.checklist("K6")
 def test_after_a_restart_the_token_speaks_for_the_first_two_addresses_only() -> None:
     net = Net(peers=Siblings())
     call = net.establish()
