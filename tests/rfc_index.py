@@ -18,6 +18,7 @@ DOCS = ROOT / "docs"
 PARTS = {
     "A": "Messages", "B": "UDP and TCP", "C": "Transactions", "D": "Proxy core", "E": "Extensions",
     "F": "Where to send", "G": "Digest", "I": "What a call translates", "K": "The token",
+    "M": "Security",
 }  # fmt: skip
 SHOWN = 6
 """Tests named for a line of the checklist; the table by section names all."""
