@@ -163,10 +163,11 @@ class Endpoint:
         """
         return self.transport.add_listener(transport, host, port, sent_by)
 
-    def flow_for(self, listener: Listener, remote: Address) -> Flow:
+    def flow_for(self, listener: Listener, remote: Address, names: tuple[str, ...] = ()) -> Flow:
         """UDP: the flow to that address.  Stream: the live connection to it, or one that the host opens when it sends.
+        `names` as those of a `Target`.
         """
-        return self.transport.flow_for(listener, remote)
+        return self.transport.flow_for(listener, remote, names)
 
     def accept(self, listener: Listener, remote: Address) -> Flow | None:
         """The flow of a connection that a peer opened; None when that source is not admitted."""

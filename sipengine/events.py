@@ -166,6 +166,8 @@ class Target:
 
     transport: str
     address: Address
+    names: tuple[str, ...] = ()
+    """Over TLS, where a name led here: the name that was asked for, and that of the server found for it."""
 
 
 Event = (

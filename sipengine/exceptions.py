@@ -74,6 +74,17 @@ class FlowClosed(TransportError):
     """The connection ended or could not be opened."""
 
 
+class TlsError(FlowClosed):
+    """The peer spoke no TLS that we may use, or is not who was meant."""
+
+    def __init__(self, cause: str, message: str, detail: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+        """Key of the cause table: `tls_name`, `tls_certificate`, `tls_fingerprint` or `tls_handshake`."""
+        self.detail = detail
+        """What was found instead, in a few words."""
+
+
 class MessageTooLarge(TransportError):
     """More bytes than the transport carries."""
 

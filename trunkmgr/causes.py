@@ -95,8 +95,20 @@ CAUSES: dict[str, Cause] = {
         "Check the spelling; else set a proxy.",
     ),
     "tls_name": Cause(
-        Shown.FAILING, "Certificate name differs", "The certificate is for {cert}, we called {host}.",
-        "Use the name on the certificate as proxy. Do not turn checking off.",
+        Shown.FAILING, "Certificate name differs", "The certificate is for {cert}; we called {host}.",
+        "Use the name on the certificate as proxy, or let the provider's row say what else counts.",
+    ),
+    "tls_certificate": Cause(
+        Shown.FAILING, "Certificate does not count", "The certificate of {host} does not count: {detail}.",
+        "Signed by an authority of its own? Name that one in TRUNKMGR_TLS_CA. Else tell the provider.",
+    ),
+    "tls_fingerprint": Cause(
+        Shown.FAILING, "Not the pinned certificate", "{host} shows another certificate than the pinned one: {detail}.",
+        "Ask the provider whether it has a new one; if so, enter this fingerprint at the provider.",
+    ),
+    "tls_handshake": Cause(
+        Shown.FAILING, "No TLS", "{target} takes connections but no TLS of ours: {detail}.",
+        "Check the port (TLS has 5061 mostly) and TRUNKMGR_TLS_MINIMUM; does the provider want our certificate?",
     ),
     "timeout": Cause(
         Shown.FAILING, "No answer in 32 s", "{target} does not answer.",
@@ -183,7 +195,8 @@ UNDER_WAY = {
 #: Words for a parameter that the registration does not tell.
 _UNTOLD = {
     "got": "another realm", "want": "", "number": "Remote user name", "ban": "a while", "our_ip": "our address",
-    "host": "the provider", "cert": "another name", "target": "The provider", "proto": "UDP", "port": "5060",
+    "host": "the provider", "cert": "another name", "detail": "no reason given",
+    "target": "The provider", "proto": "UDP", "port": "5060",
     "wait": "a while", "longer": "a longer time", "granted": "less", "asked": "more", "renew": "half of that",
     "worker": "The worker", "silence": "some time", "worker_host": "its host", "takeover": "30",
     "who": "An operator", "when": "", "note": "",

@@ -124,8 +124,8 @@ def listeners(text: str) -> tuple[str, ...]:
             ipaddress.ip_address(rest.rpartition(":")[0].strip("[]"))
         except ValueError as error:
             raise ValueError(f"{entry!r} is not TRANSPORT:IP:PORT, for example udp:127.0.0.1:5060") from error
-        if transport not in {"udp", "tcp"}:
-            raise ValueError(f"{entry!r} starts with {transport!r}; write udp or tcp")
+        if transport not in {"udp", "tcp", "tls"}:
+            raise ValueError(f"{entry!r} starts with {transport!r}; write udp, tcp or tls")
     return entries
 
 
@@ -157,6 +157,15 @@ def rate(text: str) -> float:
     if not text.isascii() or not text.isdigit() or int(text) > 1_000_000:
         raise ValueError("write whole requests a second, 0 for no limit")
     return float(text)
+
+
+def file(text: str) -> Path | None:
+    if not text:
+        return None
+    path = Path(text).expanduser()
+    if not path.is_absolute():
+        raise ValueError("write the absolute path of a file, for example /etc/ssl/trunkmgr.pem")
+    return path
 
 
 def nameservers(text: str) -> tuple[str, ...]:
@@ -307,7 +316,21 @@ class Env:
     http: str = variable("TRUNKMGR_HTTP", host_port, "127.0.0.1:8000", "HOST:PORT of the web server.")
     sip_listen: tuple[str, ...] = variable(
         "TRUNKMGR_SIP_LISTEN", listeners, "udp:0.0.0.0:5060,tcp:0.0.0.0:5060",
-        "SIP sockets, separated by commas: TRANSPORT:IP:PORT.",
+        "SIP sockets, separated by commas: TRANSPORT:IP:PORT, for example tls:0.0.0.0:5061.",
+    )
+    tls_certificate: Path | None = variable(
+        "TRUNKMGR_TLS_CERTIFICATE", file, "",
+        "PEM file of our certificate and those up to its root; empty: over TLS only we connect. A new file is noticed.",
+    )
+    tls_key: Path | None = variable(
+        "TRUNKMGR_TLS_KEY", file, "", "PEM file of its key; empty: it stands in TRUNKMGR_TLS_CERTIFICATE.",
+    )
+    tls_ca: Path | None = variable(
+        "TRUNKMGR_TLS_CA", file, "",
+        "PEM file of the authorities that may sign certificates of peers; empty: those of the system.",
+    )
+    tls_minimum: str = variable(
+        "TRUNKMGR_TLS_MINIMUM", one_of("1.2", "1.3"), "1.2", "Lowest version of TLS that is spoken: 1.2 or 1.3.",
     )
     devices_from: tuple[str, ...] = variable(
         "TRUNKMGR_DEVICES_FROM", networks, "",

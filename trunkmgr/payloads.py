@@ -111,7 +111,9 @@ def facts(registration: Registration) -> dict[str, str]:
     proxy = account.auth_proxy or (options.provider.proxy if options.provider else "")
     asked_host = proxy.rpartition("@")[2].removeprefix("sip:").partition(";")[0] or account.r_domain
     since = registration.state_time
+    detail = "" if registration.code else registration.reason
     return {
+        "cert": detail, "detail": detail,
         "got": registration.realm_seen, "want": account.realm, "number": account.r_username, "host": asked_host,
         "target": f"{host} port {port} ({transport.upper()})" if port else asked_host,
         "proto": transport.upper() if port else "", "port": port, "wait": wait,

@@ -26,6 +26,7 @@ import dns.resolver
 
 from sipengine.events import ResolutionWanted, Target
 from sipengine.exceptions import ResolutionError
+from sipengine.transport.flow import SECURE
 
 log = logging.getLogger("sipengine")
 
@@ -70,7 +71,7 @@ class Resolver:
     """Answers `ResolutionWanted`.
 
     `hosts` are addresses by name; they and the hosts file go before DNS, SRV included. `nameservers` are `IP` or
-    `IP:PORT`; without any, those of the system are asked.  NAPTR chooses among `transports`.
+    `IP:PORT`; without any, those of the system are asked.  NAPTR and SRV choose among `transports`.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Resolver:
         hosts_file: Path = HOSTS, transports: Sequence[str] = ("udp", "tcp"),
     ) -> None:  # fmt: skip
         self.hosts = {name.rstrip(".").lower(): tuple(addresses) for name, addresses in (hosts or {}).items()}
+        self._transports = tuple(transports)
         self._services = {service: name for service, name in SERVICES.items() if name in transports}
         self._hosts_file = hosts_file
         self._hosts_read_at = 0.0
@@ -98,7 +100,6 @@ class Resolver:
     async def resolve(self, wanted: ResolutionWanted) -> list[Target]:
         """Return the addresses in the order they are to be tried; raise ResolutionError."""
         host = wanted.host.rstrip(".").lower()
-        scheme_port = 5061 if wanted.secure else 5060
         transport = wanted.transport or ("tls" if wanted.secure else None)
         try:
             if wanted.port is None and not self._from_hosts(host):
@@ -117,7 +118,9 @@ class Resolver:
             raise ResolutionError(f"DNS does not answer for {host}.") from None
         if not addresses:
             raise ResolutionError(f"DNS has no address for {host}.")
-        return [Target(transport or "udp", (address, wanted.port or scheme_port)) for address in addresses]
+        transport = transport or "udp"
+        port = wanted.port or (5061 if transport in SECURE else 5060)
+        return [Target(transport, (address, port), _names(transport, host)) for address in addresses]
 
     async def _by_naptr(self, host: str, secure: bool) -> list[Target]:
         """Targets of the services that we speak, of the lowest order among them (RFC 3263 §4.1); empty when NAPTR
@@ -137,21 +140,25 @@ class Resolver:
                 break  # RFC 2915 §2: a higher order is for those whom the lower one does not serve
             order = record.order
             with contextlib.suppress(DnsSilent):
-                targets += await self._servers(record.replacement.to_text(omit_final_dot=True).lower(), name) or ()
+                service = record.replacement.to_text(omit_final_dot=True).lower()
+                targets += await self._servers(service, name, host) or ()
         return targets
 
     async def _by_service(self, host: str, transport: str | None, secure: bool) -> list[Target] | None:
-        """SRV targets in order, those over UDP first where the transport is open; None when there is no SRV.
+        """SRV targets in order, those over UDP first where the transport is open and those over TLS where there are no
+        others; None when there is no SRV.
 
         ResolutionError when there is and it leads nowhere.
         """
         scheme = "_sips" if secure else "_sip"
         denied = False
         targets: list[Target] = []
-        for name in (transport,) if transport else ("udp", "tcp"):
+        for name in (transport,) if transport else self._transports:
+            if name == "tls" and targets:
+                break
             service = f"{'_sips' if name == 'tls' else scheme}._{'tcp' if name == 'tls' else name}.{host}"
             try:
-                found = await self._servers(service, name)
+                found = await self._servers(service, name, host)
             except DnsSilent:
                 continue  # the address may still be known, from the hosts file or a stale answer
             targets += found or ()
@@ -160,8 +167,8 @@ class Resolver:
             raise ResolutionError(f"DNS says that {host} offers no SIP service that has an address.")
         return targets or None
 
-    async def _servers(self, service: str, transport: str) -> list[Target] | None:
-        """Targets of one SRV name in order; empty when it denies the service or no server has an address."""
+    async def _servers(self, service: str, transport: str, host: str) -> list[Target] | None:
+        """Targets of one SRV name of `host` in order; empty when it denies the service or no server has an address."""
         records = await self._lookup(service, "SRV")
         if not records:
             return None
@@ -171,13 +178,14 @@ class Resolver:
         answers = await asyncio.gather(*map(self._addresses, names), return_exceptions=True)
         targets: list[Target] = []
         silent = False
-        for record, addresses in zip(ordered, answers, strict=True):
+        for record, name, addresses in zip(ordered, names, answers, strict=True):
             if isinstance(addresses, DnsSilent):
                 silent = True
             elif isinstance(addresses, BaseException):
                 raise addresses
             else:
-                targets += [Target(transport, (address, record.port)) for address in addresses]
+                proofs = _names(transport, host, name)
+                targets += [Target(transport, (address, record.port), proofs) for address in addresses]
         if silent and not targets:
             raise DnsSilent
         return targets
@@ -302,6 +310,10 @@ class Resolver:
             if len(self._cache) >= CACHE:
                 self._cache.clear()
         self._cache[key] = entry
+
+
+def _names(transport: str, *names: str) -> tuple[str, ...]:
+    return names if transport in SECURE else ()
 
 
 def _server(text: str, port: int) -> tuple[str, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -19,11 +20,14 @@ from typing import ParamSpec, TypeVar
 from sipengine.asyncio import udp
 from sipengine.asyncio.resolver import Resolver
 from sipengine.asyncio.tcp import TcpFlows, TcpLimits
+from sipengine.asyncio.tls import Tls, TlsFiles, TlsUnusable
 from sipengine.asyncio.udp import UdpSocket
 from sipengine.endpoint import Endpoint
 from sipengine.events import ResolutionWanted
 from sipengine.exceptions import ResolutionError, TransportError
-from sipengine.transport.flow import Flow, Listener
+from sipengine.transport.flow import SECURE, Flow, Listener
+
+log = logging.getLogger("sipengine")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,11 +52,13 @@ class SipServer:
     def __init__(
         self, endpoint: Endpoint, listen: Sequence[str], on_events: Callable[[], None],
         *, resolver: Resolver | None = None, tcp_limits: TcpLimits | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:  # fmt: skip
         self.endpoint = endpoint
         self.listen = [parse_listen(spec) for spec in listen]
         self.resolver = resolver or Resolver()
         self._tcp_limits = tcp_limits
+        self._tls_files = tls or TlsFiles()
         self._on_events = on_events
         self._udp: list[UdpSocket] = []
         self._udp_of: dict[Listener, UdpSocket] = {}
@@ -69,9 +75,14 @@ class SipServer:
     async def start(self) -> None:
         """Open every socket; SocketUnavailable when one cannot be had, and then none stays open."""
         self._loop = asyncio.get_running_loop()
+        try:
+            tls = Tls(self._tls_files) if any(transport in SECURE for transport, _, _ in self.listen) else None
+        except TlsUnusable as error:
+            raise SocketUnavailable(str(error)) from None
         self._tcp = TcpFlows(
-            receive=self._receive_stream, failed=self._failed, accept=self.endpoint.accept, limits=self._tcp_limits
-        )
+            receive=self._receive_stream, failed=self._failed, accept=self.endpoint.accept, limits=self._tcp_limits,
+            tls=tls, policy=self.endpoint.transactions.peers.tls,
+        )  # fmt: skip
         try:
             for transport, host, port in self.listen:
                 try:
@@ -101,8 +112,17 @@ class SipServer:
             self._udp_of[listener] = opened
             opened.start()
         else:
-            bound = await self._tcp.listen(host, port, lambda local: self._listener_at("tcp", local, bound))
-            self._local["tcp", host, bound] = self.endpoint.add_listener("tcp", host, bound)
+            def listener_at(local: str) -> Listener:
+                return self._listener_at(transport, local, bound)
+
+            if transport not in SECURE:
+                bound = await self._tcp.listen(host, port, listener_at)
+            elif self._tls_files.certificate is not None:
+                bound = self._tcp.listen_tls(host, port, listener_at)
+            else:
+                bound = port or 5061  # nothing to show to whoever connects: only we do
+                log.info("Nobody can connect to %s:%s:%d: TRUNKMGR_TLS_CERTIFICATE is not set.", transport, host, bound)
+            self._local[transport, host, bound] = self.endpoint.add_listener(transport, host, bound)
 
     async def stop(self, drain: float = 5.0) -> None:
         """Finish running transactions for up to `drain` seconds, then close every socket."""
@@ -236,7 +256,7 @@ class SipServer:
         key = (transport, local, port)
         listener = self._local.get(key)
         if listener is None:
-            wildcard = self._local["udp" if transport == "udp" else "tcp", "::" if ":" in local else "0.0.0.0", port]  # noqa: S104
+            wildcard = self._local[transport, "::" if ":" in local else "0.0.0.0", port]  # noqa: S104
             if len(self._local) >= MAX_LOCAL:
                 return wildcard
             listener = self._local[key] = self.endpoint.add_listener(transport, local, port)
@@ -253,7 +273,7 @@ class SipServer:
 
 
 def parse_listen(spec: str) -> tuple[str, str, int]:
-    """``udp:127.0.0.1:5060`` or ``tcp:[::1]:5060`` → transport, host, port; ValueError names cause and cure."""
+    """``udp:127.0.0.1:5060`` or ``tls:[::1]:5061`` → transport, host, port; ValueError names cause and cure."""
     transport, _, rest = spec.strip().partition(":")
     host, _, port = rest.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
@@ -263,8 +283,8 @@ def parse_listen(spec: str) -> tuple[str, str, int]:
         number = int(port)
     except ValueError:
         number = -1
-    if transport not in ("udp", "tcp") or not 0 <= number < 65536:
-        raise ValueError(f"{spec!r} is no socket to listen on. Write udp:ADDRESS:PORT or tcp:ADDRESS:PORT.")
+    if transport not in ("udp", "tcp", "tls") or not 0 <= number < 65536:
+        raise ValueError(f"{spec!r} is no socket to listen on. Write udp:, tcp: or tls:ADDRESS:PORT.")
     return transport, host, number
 
 

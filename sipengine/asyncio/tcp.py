@@ -1,21 +1,27 @@
-"""TCP connections as flows (RFC 3261 §18.1.1, §18.3; RFC 5923 reuse of connections we opened; RFC 5626 §4.4.1).
+"""TCP and TLS connections as flows (RFC 3261 §18.1.1, §18.3; RFC 5923 reuse of connections we opened; RFC 5626 §4.4.1).
 
 One asyncio protocol a connection.  A connection is opened when the first message for its flow is sent.  Framing and the
-answer to a CRLF keep-alive are the engine's (`Endpoint.receive_stream`); deadlines, bounds and our own pings are here.
+answer to a CRLF keep-alive are the engine's (`Endpoint.receive_stream`); deadlines, bounds and our own pings are here,
+and whom a certificate is for is the business of `tls`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import cast
 
-from sipengine.exceptions import FlowClosed, TransportError
+from sipengine.asyncio.tls import LOOK, Tls, failure, judge
+from sipengine.exceptions import FlowClosed, TlsError, TransportError
 from sipengine.transport.flow import Address, Flow, Listener
+from sipengine.transport.peers import TlsPolicy
 from sipengine.transport.stream import PING
+
+log = logging.getLogger("sipengine")
 
 KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
@@ -23,7 +29,13 @@ KEEPALIVE = (
 )  # fmt: skip
 """A peer that vanished is noticed within two minutes, and not only when a call is lost on it."""
 
+BACKLOG = 100
+ACCEPT_PAUSE = 1.0
+"""Seconds until connections are accepted again where the process has too many open files."""
+
 Failed = Callable[[Flow, TransportError], None]
+Policy = Callable[[tuple[str, ...], str], TlsPolicy]
+"""`(names, address) → TlsPolicy` of the peer that a flow leads to."""
 Accept = Callable[[Listener, Address], Flow | None]
 """Makes the flow of a connection that a peer opened; None when it is not admitted."""
 
@@ -33,7 +45,10 @@ class TcpLimits:
     """Seconds, bytes and numbers that no connection exceeds."""
 
     connect: float = 3.5
-    """Two repeats of the SYN, and below the time after which a call tries its next target."""
+    """Two repeats of the SYN, and below the time after which a call tries its next target; TLS has to be there by then.
+    """
+    handshake: float = 5.0
+    """From an accepted connection to the end of its TLS handshake."""
     write: int = 1024 * 1024
     """Bytes that may wait for a peer that does not read; then the connection ends."""
     idle: float = 3900.0
@@ -54,8 +69,11 @@ class TcpFlows:
 
     def __init__(
         self, *, receive: Callable[[bytes, Flow], None], failed: Failed, accept: Accept,
-        limits: TcpLimits | None = None,
+        limits: TcpLimits | None = None, tls: Tls | None = None, policy: Policy | None = None,
     ) -> None:  # fmt: skip
+        self.tls = tls
+        self._policy = policy
+        self._tls_looked_at = 0.0
         self.receive = receive
         self.failed = failed
         self.accept = accept
@@ -68,8 +86,10 @@ class TcpFlows:
         self.refused = 0
         self.cut = 0
         """Connections ended by a deadline or a full queue."""
-        self._connecting: set[asyncio.Task[None]] = set()
+        self._opening: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.Server] = []
+        self._sockets: list[socket.socket] = []
+        """Those that listen for TLS."""
         self._loop = asyncio.get_running_loop()
         limits = self.limits
         self._tick = min(limits.tick, limits.idle, limits.message)
@@ -92,21 +112,75 @@ class TcpFlows:
                 self.failed(flow, FlowClosed(f"The connection {flow!r} has ended."))
                 return
             connection = self.connections[flow] = TcpConnection(self, flow=flow)
-            task = self._loop.create_task(self._connect(connection, flow))
-            self._connecting.add(task)
-            task.add_done_callback(self._connecting.discard)
+            self._open(self._connect(connection, flow))
         connection.send(data)
+
+    def _open(self, opening: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(opening)
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
 
     async def _connect(self, connection: TcpConnection, flow: Flow) -> None:
         host, port = flow.remote
+        context = name = None
+        if flow.secure:
+            assert self.tls is not None and self._policy is not None
+            connection.policy = self._policy(flow.names, host)
+            context, name = self.tls.client(connection.policy), connection.policy.names[0]
         try:
             async with asyncio.timeout(self.limits.connect):
                 await self._loop.create_connection(
-                    lambda: connection, host, port, local_addr=(flow.listener.host, 0)
+                    lambda: connection, host, port, local_addr=(flow.listener.host, 0), ssl=context,
+                    server_hostname=name,
                 )
-        except (OSError, TimeoutError) as error:
-            cause = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
-            self.lost(flow, FlowClosed(f"No TCP connection to {host} port {port}: {cause}."))
+        except (OSError, ValueError, TimeoutError) as error:  # ValueError: a name that cannot stand in SNI
+            cause = "no answer" if isinstance(error, TimeoutError) else getattr(error, "strerror", None) or str(error)
+            plain = FlowClosed(f"No {flow.listener.transport.upper()} connection to {host} port {port}: {cause}.")
+            self.lost(flow, failure(error, host, port) or plain)
+
+    def listen_tls(self, host: str, port: int, listener_at: Callable[[str], Listener]) -> int:
+        """As `listen`, over TLS: who is not admitted gets no handshake, and those in theirs count."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        sock.setblocking(False)
+        self._sockets.append(sock)
+        self._loop.add_reader(sock, self._accept, sock, listener_at)
+        return cast(int, sock.getsockname()[1])
+
+    def _accept(self, sock: socket.socket, listener_at: Callable[[str], Listener]) -> None:
+        for _ in range(BACKLOG):
+            try:
+                accepted, remote = sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # out of descriptors: those that stand have to end first
+                log.error("No connection can be accepted: %s.", error.strerror)
+                self._loop.remove_reader(sock)
+                self._loop.call_later(ACCEPT_PAUSE, self._accept_again, sock, listener_at)
+                return
+            flow = self.admit(listener_at(accepted.getsockname()[0]), remote[:2])
+            if flow is None:
+                accepted.close()
+                continue
+            accepted.setblocking(False)
+            connection = self.connections[flow] = TcpConnection(self, flow=flow)
+            self._open(self._secure(connection, flow, accepted))
+
+    def _accept_again(self, sock: socket.socket, listener_at: Callable[[str], Listener]) -> None:
+        if sock in self._sockets:
+            self._loop.add_reader(sock, self._accept, sock, listener_at)
+
+    async def _secure(self, connection: TcpConnection, flow: Flow, accepted: socket.socket) -> None:
+        assert self.tls is not None
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: connection, accepted, ssl=self.tls.accepting, ssl_handshake_timeout=self.limits.handshake
+            )
+        except (OSError, ValueError) as error:
+            self.cut += 1
+            host, port = flow.remote
+            plain = FlowClosed(f"The connection with {host} port {port} ended in its TLS handshake.")
+            self.lost(flow, failure(error, host, port) or plain)
 
     def admit(self, listener: Listener, remote: Address) -> Flow | None:
         """The flow of a connection that a peer opened; None when it is one too many or not admitted."""
@@ -128,6 +202,8 @@ class TcpFlows:
         if connection is None:
             return
         self.waiting.pop(connection, None)
+        if isinstance(error, TlsError) and not flow.accepted:
+            log.warning("%s", error)
         if flow.accepted:
             host = flow.remote[0]
             self.sources[host] -= 1
@@ -138,6 +214,9 @@ class TcpFlows:
     def _look(self) -> None:
         """Cut what has been half-sent for too long, end what is idle, ping what is quiet."""
         now, limits = self._loop.time(), self.limits
+        if self.tls is not None and now - self._tls_looked_at >= LOOK:
+            self._tls_looked_at = now
+            self.tls.look()
         while self.waiting:
             connection, since = next(iter(self.waiting.items()))
             if now - since < limits.message:
@@ -150,11 +229,15 @@ class TcpFlows:
     def stop_accepting(self) -> None:
         for server in self._servers:
             server.close()
+        for sock in self._sockets:
+            self._loop.remove_reader(sock)
+            sock.close()
+        self._sockets.clear()
 
     async def close(self) -> None:
         self._sweep.cancel()
         self.stop_accepting()
-        for task in self._connecting:
+        for task in self._opening:
             task.cancel()
         for connection in list(self.connections.values()):
             connection.close()
@@ -169,6 +252,8 @@ class TcpConnection(asyncio.Protocol):
     ) -> None:
         self.flows = flows
         self.flow = flow
+        self.policy: TlsPolicy | None = None
+        """What the peer of a connection that we open over TLS must prove."""
         self.active_at = self.heard_at = flows._loop.time()
         self._listener_at = listener_at
         self._transport: asyncio.Transport | None = None
@@ -179,25 +264,33 @@ class TcpConnection(asyncio.Protocol):
         self._answers_pings = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        made = cast(asyncio.Transport, transport)
         if self.flow is None:
             assert self._listener_at is not None
-            listener = self._listener_at(self._transport.get_extra_info("sockname")[0])
-            flow = self.flows.admit(listener, self._transport.get_extra_info("peername")[:2])
+            listener = self._listener_at(made.get_extra_info("sockname")[0])
+            flow = self.flows.admit(listener, made.get_extra_info("peername")[:2])
             if flow is None:
-                self._transport.abort()
+                made.abort()
                 return
             self.flow = flow
             self.flows.connections[flow] = self
-            self.flows.waiting[self] = self.flows._loop.time()
         elif self.flow.closed:  # given up while it was being opened
-            self._transport.abort()
+            made.abort()
             return
-        sock = self._transport.get_extra_info("socket")
+        elif self.policy is not None:
+            error = judge(made.get_extra_info("ssl_object"), self.policy, self.flow.remote[0])
+            if error is not None:
+                made.abort()
+                self.flows.lost(self.flow, error)
+                return
+        self._transport = made
+        if self.flow.accepted:
+            self.flows.waiting[self] = self.flows._loop.time()
+        sock = made.get_extra_info("socket")
         for level, option, value in KEEPALIVE:
             sock.setsockopt(level, option, value)
         for data in self._before:
-            self._transport.write(data)
+            made.write(data)
         self._before.clear()
 
     def send(self, data: bytes) -> None:

@@ -90,6 +90,11 @@ class SipUri:
     def hostport(self) -> bytes:
         return self.host if self.port is None else b"%b:%d" % (self.host, self.port)
 
+    @property
+    def default_port(self) -> int:
+        """The port that is meant where none stands (RFC 3261 §19.1.2)."""
+        return 5061 if self.scheme == b"sips" or (self.param(b"transport") or b"").lower() == b"tls" else 5060
+
     def param(self, name: bytes) -> bytes | None:
         """Value of a URI parameter, b"" for a flag, None when absent."""
         return self._params().get(name)

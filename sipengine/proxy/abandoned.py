@@ -98,7 +98,7 @@ class Abandoned:
         except TransportError:
             core.counters.transport_errors += 1
             return
-        flow = core.transport.flow_for(listener, target.address)
+        flow = core.transport.flow_for(listener, target.address, target.names)
         ack.insert(0, b"%b%ba;rport" % (flow.via, core.identifiers.hex()))
         self._acks[tag] = ack.serialize(), flow
         layer.out.append((ack.serialize(), flow))

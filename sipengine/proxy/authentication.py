@@ -388,7 +388,7 @@ class Authenticator:
             flow, targets = old.client.flow, old.targets
             branch = self._renewed(context, old, submission, old.ruri, old.next_hop)
             branch.targets = targets
-            renewed.append((branch, Target(flow.listener.transport, flow.remote)))
+            renewed.append((branch, Target(flow.listener.transport, flow.remote, flow.names)))
         for branch, target in renewed:
             branch.send_to(target, now)
 

@@ -73,7 +73,9 @@ class Branch:
             self.try_next(now)
             return
         flow = listener.flows.get(target.address)
-        if flow is None or flow.closed:
+        if target.names:
+            flow = transport.flow_for(listener, target.address, target.names)
+        elif flow is None or flow.closed:
             flow = transport.connection_to(target.transport, target.address) or transport.flow_for(
                 listener, target.address
             )

@@ -13,7 +13,7 @@ from sipengine.proxy import route
 from sipengine.proxy.hooks import BRANCH_ROUTE, log
 from sipengine.transaction.client import InviteClient, NonInviteClient
 from sipengine.transaction.oversize import LONGEST_DATAGRAM
-from sipengine.transport.flow import Flow
+from sipengine.transport.flow import SECURE, Flow
 
 IDENTITY = COMPACT[b"y"]
 OPENS_DIALOG = frozenset({b"INVITE", b"SUBSCRIBE", b"REFER", b"NOTIFY"})
@@ -140,6 +140,10 @@ def _first_request(core: ProxyCore, context: ResponseContext, message: Message, 
             core.dialogs.found_by_token(record)
         params = record.token
     came, goes = context.flow.route, flow.route
+    if flow.listener.transport in SECURE and b" sips:" in message.start.lower():
+        # §16.6 step 4; who came without TLS must find us as they did
+        goes = goes.replace(b"<sip:", b"<sips:", 1)
+        came = came.replace(b"<sip:", b"<sips:", 1) if context.flow.secure else came
     i = keys.index(VIA)
     if came == goes:
         lines.insert(i, b"Record-Route: %b%b>" % (goes, params))
@@ -183,7 +187,7 @@ def _send_ack(
     except TransportError:
         core.counters.transport_errors += 1
         return
-    to = core.transport.flow_for(listener, target.address)
+    to = core.transport.flow_for(listener, target.address, target.names)
     i = message.keys.index(VIA)
     branch_id = core.transactions.own_tag(base)
     message.lines.insert(i, b"%b%b;rport" % (to.via, branch_id))

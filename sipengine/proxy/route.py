@@ -20,7 +20,7 @@ def own_uri_params(transport: TransportLayer, uri: bytes) -> bytes | None:
         parsed = SipUri.parse(uri)
     except (ParseError, UnsupportedUriScheme):
         return None
-    return parsed.parameters if transport.is_own(parsed.host, parsed.port) else None
+    return parsed.parameters if transport.is_own(parsed.host, parsed.port or parsed.default_port) else None
 
 
 def take_own_routes(message: Message, flow: Flow, transport: TransportLayer) -> bytes | None:
@@ -76,7 +76,7 @@ def strip_own_maddr(ruri: bytes, flow: Flow, transport: TransportLayer) -> bytes
         return ruri
     if (uri.param(b"transport") or b"udp").lower().decode("ascii", "replace") != flow.listener.transport:
         return ruri
-    if (uri.port or 5060) != flow.listener.port:
+    if (uri.port or uri.default_port) != flow.listener.port:
         return ruri
     parts = uri.parameters.split(b";")[1:]
     gone = (b"maddr", b"transport")

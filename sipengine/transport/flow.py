@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 Address = tuple[str, int]
 """Numeric host (IPv6 without brackets) and port."""
 
+NamedAddress = tuple[str, int, str]
+"""Where a connection leads and whom it was opened for: who has proved to be one domain is not taken for another."""
+
+
+SECURE = frozenset({"tls"})
+"""Transports inside TLS."""
+
 
 class Listener:
     """A local socket: what it is bound to, and the name it puts into Via, Record-Route and Contact."""
@@ -22,7 +29,7 @@ class Listener:
 
     def __init__(self, transport: str, host: str, port: int, sent_by: bytes) -> None:
         self.transport = transport
-        """``"udp"`` or ``"tcp"``."""
+        """``"udp"``, ``"tcp"`` or ``"tls"``."""
         self.host = host
         self.v6 = ":" in host
         self.port = port
@@ -30,8 +37,10 @@ class Listener:
         """``host:port`` as peers shall see it, brackets around IPv6; empty on a wildcard address, where it depends on
         the peer.
         """
-        self.flows: dict[Address, Flow] = {}
-        """Flows by remote address: UDP flows already made (bounded), live connections."""
+        self.flows: dict[Address | NamedAddress, Flow] = {}
+        """Flows by remote address: UDP flows already made (bounded), live connections; those over TLS also by the name
+        that they were opened for.
+        """
 
     def __repr__(self) -> str:
         return f"{self.transport}:{self.host}:{self.port}"
@@ -44,7 +53,7 @@ class Flow:
     host when the first message for it is sent.
     """
 
-    __slots__ = ("accepted", "closed", "framer", "listener", "remote", "route", "sent_by", "via")
+    __slots__ = ("accepted", "closed", "framer", "listener", "names", "remote", "route", "sent_by", "via")
 
     def __init__(self, listener: Listener, remote: Address, accepted: bool = False) -> None:
         self.listener = listener
@@ -52,6 +61,8 @@ class Flow:
         self.accepted = accepted
         """Stream: the peer opened it (its source port cannot be connected to)."""
         self.closed = False
+        self.names: tuple[str, ...] = ()
+        """Those of the `Target` that it was opened for."""
         self.framer: StreamFramer | None = None
         self.sent_by = b""
         """Our name towards this remote; the three are filled in by the transport layer."""
@@ -59,6 +70,10 @@ class Flow:
         """Our Via line up to the branch's magic cookie."""
         self.route = b""
         """Our Route URI up to `;lr`, with its '<'."""
+
+    @property
+    def secure(self) -> bool:
+        return self.listener.transport in SECURE
 
     @property
     def reliable(self) -> bool:

@@ -56,7 +56,7 @@ class TransportLayer:
 
     def _own(self, sent_by: bytes) -> None:
         host, port = split_host_port(sent_by)
-        self.own.add((host.lower(), port or 5060))
+        self.own.update((host.lower(), each) for each in ((port,) if port else (5060, 5061)))
         self._no_peer.clear()
 
     def add_alias(self, name: str) -> None:
@@ -65,15 +65,22 @@ class TransportLayer:
     def is_own(self, host: bytes, port: int | None) -> bool:
         return (host.lower(), port or 5060) in self.own
 
-    def flow_for(self, listener: Listener, remote: Address) -> Flow:
+    def flow_for(self, listener: Listener, remote: Address, names: tuple[str, ...] = ()) -> Flow:
         """UDP: the flow to that address.  Stream: the live connection to it, or a new flow that the host opens when it
-        sends.
+        sends; with `names` only one that is for the first of them.
         """
-        flow = listener.flows.get(remote)
+        key = (*remote, names[0]) if names else remote
+        flow = listener.flows.get(key)
         if flow is not None and not flow.closed:
             return flow
         flow = Flow(listener, remote)
         self.name(flow)
+        if names:
+            flow.names = names
+            listener.flows[key] = flow
+            # Whoever has only the address, as from a Contact, is content with any peer that proved its name.
+            listener.flows.setdefault(remote, flow)
+            return flow
         if listener.transport == "udp" and len(listener.flows) >= MAX_FLOWS:
             listener.flows.clear()
         listener.flows[remote] = flow
@@ -163,8 +170,11 @@ class TransportLayer:
 
     def close(self, flow: Flow) -> None:
         flow.closed = True
-        if flow.listener.flows.get(flow.remote) is flow:
-            del flow.listener.flows[flow.remote]
+        flows = flow.listener.flows
+        if flows.get(flow.remote) is flow:
+            del flows[flow.remote]
+        if flow.names and flows.get((*flow.remote, flow.names[0])) is flow:
+            del flows[(*flow.remote, flow.names[0])]
 
     # requests received
     def receive_via(self, message: Message, position: int, flow: Flow) -> tuple[bytes, Flow]:
@@ -220,7 +230,7 @@ class TransportLayer:
     def reply_flow_of(self, via_line: bytes, closed: Flow) -> Flow:
         """A new connection for a response whose own connection ended: source address and sent-by port (§18.2.2)."""
         via = Via.parse(split_list(value_of(via_line))[0])
-        return self.flow_for(closed.listener, (closed.remote[0], via.port or 5060))
+        return self.flow_for(closed.listener, (closed.remote[0], via.port or (5061 if closed.secure else 5060)))
 
     # responses received
     def own_branch(self, via_line: bytes, flow: Flow) -> bytes:
@@ -230,7 +240,7 @@ class TransportLayer:
             branch = via_line[len(prefix) :].partition(b";")[0]
             return branch if branch.isalnum() else branch.partition(b",")[0].strip()
         via = Via.parse(split_list(value_of(via_line))[0])
-        if not self.is_own(via.host, via.port):
+        if not self.is_own(via.host, via.port or (5061 if flow.secure else 5060)):
             raise ParseError("the top Via of a response is not ours")
         return via.branch[7:]
 

@@ -13,6 +13,8 @@ from sipengine.message.uri import SipUri
 from sipengine.transport.rests import Rests
 
 OnTargets = Callable[["list[Target] | ResolutionError", float], None]
+_SECURE = {"tcp": "tls", "tls": "tls"}
+"""What a transport parameter means in a sips: URI (RFC 3261 §26.2.2)."""
 _Key = tuple[str, "int | None", "str | None", bool]
 
 
@@ -50,8 +52,13 @@ class Locator:
         secure = parsed.scheme == b"sips"
         wanted = parsed.param(b"transport")
         transport = wanted.decode("ascii", "replace").lower() if wanted else None
+        if secure and transport is not None:
+            transport = _SECURE.get(transport)
+            if transport is None:
+                on_targets(ResolutionError(f"{uri.decode(errors='replace')}: sips: goes over TLS only"), now)
+                return
         if is_numeric(host):
-            port = parsed.port or (5061 if secure else 5060)
+            port = parsed.port or parsed.default_port
             targets = [Target(transport or ("tls" if secure else "udp"), (host, port))]
             if len(self._numeric) < CACHE_LIMIT:
                 self._numeric[uri] = targets

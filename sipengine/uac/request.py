@@ -16,7 +16,7 @@ from math import ceil
 from typing import Any, Protocol
 
 from sipengine.events import Target
-from sipengine.exceptions import ProtocolError, ResolutionError, SipError, TransactionTimeout, TransportError
+from sipengine.exceptions import ProtocolError, ResolutionError, SipError, TlsError, TransactionTimeout, TransportError
 from sipengine.message import Message, SipUri
 from sipengine.timerqueue import NEVER, TimerQueue
 from sipengine.transaction.client import ClientTransaction
@@ -52,7 +52,7 @@ class Agent(Protocol):
     @property
     def entropy(self) -> Callable[[int], bytes]: ...
 
-    def flow_for(self, listener: Listener, remote: Address) -> Flow: ...
+    def flow_for(self, listener: Listener, remote: Address, names: tuple[str, ...] = ()) -> Flow: ...
 
     def locate(
         self, uri: bytes, on_targets: Callable[[list[Target] | ResolutionError, float], None], now: float
@@ -305,7 +305,7 @@ class Exchange:
             return
         assert self._target is not None and self._listener is not None
         request, agent = self.request, self.requests.agent
-        flow = agent.flow_for(self._listener, self._target.address)
+        flow = agent.flow_for(self._listener, self._target.address, self._target.names)
         headers = request.headers(flow)
         proof = []
         for challenge, credentials in self._answered.values():
@@ -382,8 +382,12 @@ class Exchange:
         assert self._target is not None
         self._client, self.due = None, NEVER
         self.requests.failed(self._target, now)
-        late = isinstance(error, TransactionTimeout)
-        self._last = self._outcome(now, "timeout" if late else "unreachable", detail="" if late else str(error))
+        if isinstance(error, TlsError):
+            self._last = self._outcome(now, error.cause, detail=error.detail)
+        elif isinstance(error, TransactionTimeout):
+            self._last = self._outcome(now, "timeout")
+        else:
+            self._last = self._outcome(now, "unreachable", detail=str(error))
         self._next_target(now)
 
     def _challenged(self, message: Message) -> Repeat:

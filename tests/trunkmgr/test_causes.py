@@ -15,7 +15,8 @@ ENGINE = Path(__file__).parents[2] / "sipengine" / "uac"
 #: The causes of the design, and in which state each stands.
 DESIGNED = {
     "wrong_password": "ref", "unknown_user": "ref", "realm_mismatch": "ref", "contact_number": "ref",
-    "banned_403": "ref", "dns_empty": "fail", "tls_name": "fail", "timeout": "fail", "busy_503": "fail",
+    "banned_403": "ref", "dns_empty": "fail", "tls_name": "fail", "tls_certificate": "fail",
+    "tls_fingerprint": "fail", "tls_handshake": "fail", "timeout": "fail", "busy_503": "fail",
     "interval_423": "work",
     "nat_changed": "work", "short_grant": "ok", "worker_silent": "unk", "beat_late": "unk", "disabled": "off",
 }

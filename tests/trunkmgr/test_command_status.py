@@ -81,13 +81,22 @@ class TestProvider:
         run("provider", "set", "RheinTel", "--address", "192.0.2.2")
         assert json.loads(run("provider", "list", "--json")) == [{
             "name": "RheinTel", "domain": "sip.example", "proxy": "sip:192.0.2.1", "addresses": ["192.0.2.2"],
-            "size_rule": "rfc", "accounts": 0,
+            "size_rule": "rfc", "tls_name": "domain", "tls_wildcard": False, "tls_fingerprint": "",
+            "tls_client_certificate": False, "accounts": 0,
         }]
         assert "RheinTel" in run("provider", "list")
         run("provider", "set", "RheinTel", "--size-rule", "udp-only")
         run("provider", "set", "RheinTel", "--proxy", "sip:192.0.2.1")
         assert Provider.objects.get().size_rule == "udp-only", "what is not given stays"
         assert "udp-only" in run("provider", "list")
+        run("provider", "set", "RheinTel", "--tls-name", "srv-target", "--tls-wildcard", "--tls-fingerprint", "ab" * 32)
+        run("provider", "set", "RheinTel", "--tls-client-certificate", "--no-tls-wildcard")
+        row = Provider.objects.get()
+        assert (row.tls_name, row.tls_wildcard, row.tls_fingerprint, row.tls_client_certificate) == (
+            "srv-target", False, "ab" * 32, True,
+        )
+        with pytest.raises(CommandError, match="SHA-256 fingerprint"):
+            run("provider", "set", "RheinTel", "--tls-fingerprint", "ab:cd")
         with pytest.raises(CommandError, match="udp-only"):
             run("provider", "set", "RheinTel", "--size-rule", "tcp")
         run("provider", "remove", "RheinTel")

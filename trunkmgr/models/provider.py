@@ -16,6 +16,12 @@ class Provider(models.Model):
         RFC = "rfc", "over TCP, over UDP where TCP fails"
         UDP_ONLY = "udp-only", "over UDP, whatever their length"
 
+    class TlsName(models.TextChoices):
+        """Whose certificate counts over TLS (RFC 5922 §7)."""
+
+        DOMAIN = "domain", "the name that was asked for"
+        SRV_TARGET = "srv-target", "that, or the server that DNS (SRV) names for it"
+
     name = models.CharField(max_length=64, unique=True)
     domain = models.CharField(
         max_length=255, validators=[validators.sip_domain], help_text="SIP domain, for example sip.rheintel.example.",
@@ -31,6 +37,22 @@ class Provider(models.Model):
     size_rule = models.CharField(
         "long requests", max_length=8, choices=SizeRule.choices, default=SizeRule.RFC,
         help_text="How requests of more than 1,300 bytes go to this provider. Many providers take UDP only.",
+    )
+
+    tls_name = models.CharField(
+        "certificate is for", max_length=10, choices=TlsName.choices, default=TlsName.DOMAIN,
+        help_text="Over TLS. The name that was asked for is the domain, or the host of the proxy where there is one.",
+    )
+    tls_wildcard = models.BooleanField(
+        "wildcard certificate", default=False, help_text="*.rheintel.example counts for sip.rheintel.example.",
+    )
+    tls_fingerprint = models.CharField(
+        "pinned certificate", max_length=95, default="", blank=True, validators=[validators.fingerprint],
+        help_text="SHA-256 fingerprint of the only certificate that counts, whatever name and signature it has.",
+    )
+    tls_client_certificate = models.BooleanField(
+        "show our certificate", default=False,
+        help_text="Show TRUNKMGR_TLS_CERTIFICATE to this provider when it asks for one.",
     )
 
     class Meta:

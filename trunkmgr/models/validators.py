@@ -15,6 +15,7 @@ _USER = re.compile(r"(?:[A-Za-z0-9\-_.!~*'()&=+$,;?/]|%[0-9A-Fa-f]{2})+")
 _HOST_PORT = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?\.?|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?")
 _PARAMETERS = re.compile(r"(?:;[A-Za-z0-9\-_.!~*'()%+$/:\[\]&]+(?:=[A-Za-z0-9\-_.!~*'()%+$/:\[\]&]*)?)*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_FINGERPRINT = re.compile(r"(?:[0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}")
 _HA1 = re.compile(r"[0-9A-Fa-f]{32}")
 
 
@@ -83,6 +84,14 @@ def networks(value: str) -> None:
                     "Line %(line)d: %(text)s is neither an address nor a network like 198.51.100.0/24.",
                     params={"line": number, "text": repr(line.strip())},
                 ) from None
+
+
+def fingerprint(value: str) -> None:
+    if not _FINGERPRINT.fullmatch(value):
+        raise ValidationError(
+            "A SHA-256 fingerprint is 64 hex digits, colons between them or not: "
+            "openssl x509 -noout -fingerprint -sha256 -in FILE shows it."
+        )
 
 
 def ha1(value: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from sipengine.registrar.location import Location
 from sipengine.transport.flow import Flow, Listener
-from sipengine.transport.peers import PeerBook
+from sipengine.transport.peers import PeerBook, TlsPolicy
 from trunkmgr.sip.defence import Defence
 from trunkmgr.sip.rules import Refusals, refusals
 from trunkmgr.sip.snapshot import Network, Peers, Snapshot, Trunk, numeric
@@ -55,6 +55,7 @@ class Admission(PeerBook):
         self._bringing: dict[tuple[tuple[int | None, frozenset[str]], str], bool] = {}
         self._by_address: dict[str, int] | None = None
         self._udp_only: Peers | None = None
+        self._tls: dict[tuple[tuple[str, ...], str], TlsPolicy] = {}
 
     def swap(self, snapshot: Snapshot) -> None:
         """Take the next picture."""
@@ -199,6 +200,25 @@ class Admission(PeerBook):
             self._udp_only = self.snapshot.udp_only_peers()
         return self._holds(self._udp_only, host)
 
+    def tls(self, names: tuple[str, ...], host: str) -> TlsPolicy:
+        """What the provider's rule says; where only an address is known, as from a Contact, one of the configured names
+        that lead there is expected.
+        """
+        policy = self._tls.get((names, host))
+        if policy is None:
+            asked = set(names[:1]) or self._names_of(host)
+            rule, of_provider = self.snapshot.tls_rule(asked, lambda peers: not names and self._holds(peers, host))
+            expected = names if rule.server_name else names[:1]
+            expected = expected or tuple(sorted(asked | of_provider)) or (host,)
+            policy = TlsPolicy(expected, rule.wildcard, rule.fingerprint, rule.client_certificate)
+            if len(self._tls) >= CACHE_LIMIT:
+                self._tls.clear()
+            self._tls[names, host] = policy
+        return policy
+
+    def _names_of(self, address: str) -> set[str]:
+        return {name for name, answers in self._resolved.items() if any(address in found for found in answers.values())}
+
     def same_peer(self, asked: str, answered: str) -> bool:
         """Whether both belong to one provider or one PBX, by what is configured or by one name that leads to both."""
         if asked == answered:
@@ -251,6 +271,7 @@ class Admission(PeerBook):
         self._bringing.clear()
         self._by_address = None
         self._udp_only = None
+        self._tls.clear()
 
 
 class PeerMiddleware:

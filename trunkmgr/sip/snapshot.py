@@ -82,6 +82,17 @@ class Trunk:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsRule:
+    """A provider's exceptions from the rule that its certificate is for the name that was asked for."""
+
+    server_name: bool = False
+    """The name of the server that SRV leads to counts too."""
+    wildcard: bool = False
+    fingerprint: str = ""
+    client_certificate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Peers:
     """Who may send us anything: hosts (names or addresses) and networks."""
 
@@ -89,6 +100,8 @@ class Peers:
     networks: tuple[Network, ...] = ()
     udp_only: bool = False
     """A provider's `size_rule`: long requests to it stay on UDP."""
+    tls: TlsRule = field(default_factory=TlsRule)
+    """What a provider must prove over TLS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +222,16 @@ class Snapshot:
         hosts = {host for trunk in self.trunks.values() if trunk.provider_id in rules for host in trunk.hosts}
         return _union((self.providers[pk] for pk in rules), hosts)
 
+    def tls_rule(self, asked: set[str], holds: Callable[[Peers], bool]) -> tuple[TlsRule, set[str]]:
+        """The rule for host names that are connected to, and the names of their provider; `holds` says whether an
+        address is one of a provider's.
+        """
+        providers = {trunk.provider_id for trunk in self.trunks.values() if asked & trunk.hosts}
+        for pk, peers in self.providers.items():
+            if pk in providers or asked & peers.hosts or holds(peers):
+                return peers.tls, {name for name in peers.hosts if numeric(name) is None}
+        return TlsRule(), set()
+
     def pbx_peers(self) -> Peers:
         return _union((pbx.peers for pbx in self.domains.values()), set())
 
@@ -254,7 +277,11 @@ def pbx_of(row: Domain) -> Pbx:
 
 def provider_of(row: Provider) -> Peers:
     peers = peers_of(row.addresses, (row.domain, row.proxy))
-    return replace(peers, udp_only=row.size_rule == Provider.SizeRule.UDP_ONLY)
+    rule = TlsRule(
+        row.tls_name == Provider.TlsName.SRV_TARGET, row.tls_wildcard,
+        row.tls_fingerprint.replace(":", "").lower(), row.tls_client_certificate,
+    )
+    return replace(peers, udp_only=row.size_rule == Provider.SizeRule.UDP_ONLY, tls=rule)
 
 
 def credential_of(row: Credential) -> Scoped | None:

@@ -23,6 +23,7 @@ from sipengine.asgi import AsgiApplication
 from sipengine.asyncio.resolver import Resolver
 from sipengine.asyncio.server import SipServer, local_address
 from sipengine.asyncio.tasks import HookSteps
+from sipengine.asyncio.tls import TlsFiles
 from sipengine.configuration import Configuration
 from sipengine.endpoint import Endpoint
 from sipengine.events import RegistrationChanged, Target
@@ -52,6 +53,8 @@ from trunkmgr.sip.snapshot import configured_credentials
 
 log = logging.getLogger("trunkmgr.sip")
 
+#: In the order in which they are tried where DNS leaves the choice to us.
+TRANSPORTS = ("udp", "tcp", "tls")
 HEARTBEAT = 2.0
 POLL = 1.0
 OWNERSHIP = 10.0
@@ -101,9 +104,13 @@ class SipWorker(Worker):
         )
         self.endpoint.credentials_of = self._credentials_of
         open_registrar(self.endpoint, self.admission, env.devices_from)
+        transports = {socket.partition(":")[0] for socket in env.sip_listen}
         self.server = SipServer(
-            self.endpoint, list(env.sip_listen), self._on_events, resolver=Resolver(env.hosts, env.nameservers)
+            self.endpoint, list(env.sip_listen), self._on_events,
+            resolver=Resolver(env.hosts, env.nameservers, transports=[x for x in TRANSPORTS if x in transports]),
+            tls=TlsFiles(env.tls_certificate, env.tls_key, env.tls_ca, env.tls_minimum),
         )
+        self._secure = "tls" in transports
         self.routing = routing.routing_class()
         if hasattr(self.routing, "local_route"):
             self.endpoint.local_route = self._local_route
@@ -441,7 +448,7 @@ class SipWorker(Worker):
         """Ask for the addresses of the names that admission must know."""
         for host in self.admission.names():
             # With a port the name itself is looked up, without one its SRV records (RFC 3263 §4.2); peers use either.
-            for question in (f"sip:{host}", f"sip:{host}:5060"):
+            for question in (f"sip:{host}", f"sip:{host}:5060", *([f"sips:{host}"] if self._secure else ())):
                 self.call(self.endpoint.locate, question, self._learner(host, question))
 
     def _learner(self, host: str, question: str) -> Callable[[list[Target] | ResolutionError, float], None]:

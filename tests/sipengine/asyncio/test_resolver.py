@@ -140,6 +140,30 @@ def test_targets(query: ResolutionWanted, expected: list[tuple[str, str, int]]) 
     with_dns(test)
 
 
+@pytest.mark.checklist("B13")
+@pytest.mark.rfc("5922", "7.1")
+def test_targets_over_tls_say_who_was_asked_for_and_which_server_was_found() -> None:
+    async def test(resolver: Resolver, server: Dns) -> None:
+        secure = ResolutionWanted("srv.example", None, None, secure=True)
+        assert [t.names for t in await resolver.resolve(secure)] == [("srv.example", "a.srv.example")]
+        named = ResolutionWanted("provider.example", 5071, "tls")
+        assert {(t.names, t.address[1]) for t in await resolver.resolve(named)} == {(("provider.example",), 5071)}
+        assert {t.names for t in await resolver.resolve(ResolutionWanted("srv.example", None, None))} == {()}
+        server.zone["_sips._tcp.safe.example.", "SRV"] = ["1 1 5061 a.srv.example."]
+        server.zone["safe.example.", "A"] = ["192.0.2.50"]
+        assert found(await resolver.resolve(ResolutionWanted("safe.example", None, None))) == [  # type: ignore[arg-type]
+            ("udp", "192.0.2.50", 5060)
+        ], "without a TLS socket of ours nobody looks for it"
+        speaks_tls = Resolver(nameservers=["127.0.0.1"], hosts_file=Path("/nonexistent"), transports=("udp", "tls"))
+        speaks_tls._dns = resolver._dns
+        safe = await speaks_tls.resolve(ResolutionWanted("safe.example", None, None))
+        assert found(safe) == [("tls", "192.0.2.11", 5061)]  # type: ignore[arg-type]
+        other = await speaks_tls.resolve(ResolutionWanted("srv.example", None, None))
+        assert {t.transport for t in other} == {"udp"}, "where there is another way, TLS is for who asks for it"
+
+    with_dns(test)
+
+
 @pytest.mark.rfc("2782", "Usage rules")
 def test_a_dot_denies_the_service() -> None:
     async def test(resolver: Resolver, server: Dns) -> None:

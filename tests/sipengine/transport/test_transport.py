@@ -335,6 +335,17 @@ def test_numeric_hosts_are_located_at_once_and_names_by_the_host() -> None:
     assert list(events) == [ResolutionWanted("pbx.example", None, None)]
     locator.resolved(events[0], [Target("udp", ("192.0.2.1", 5060))], 2.0)
     assert found[1:] == [([Target("udp", ("192.0.2.1", 5060))], 2.0)] * 2
+    events.clear()
+    for uri, target in (
+        (b"sips:x@192.0.2.1", ("tls", 5061)), (b"sips:x@192.0.2.1:5071;transport=tcp", ("tls", 5071)),
+        (b"sip:x@192.0.2.1;transport=tls", ("tls", 5061)), (b"sip:x@192.0.2.1;transport=tcp", ("tcp", 5060)),
+    ):  # fmt: skip
+        locator.locate(uri, lambda targets, now: found.append(targets), 1.0)
+        assert found[-1] == [Target(target[0], ("192.0.2.1", target[1]))]
+    locator.locate(b"sips:x@pbx.example;transport=udp", lambda targets, now: found.append(targets), 1.0)
+    assert isinstance(found[-1], ResolutionError) and "TLS only" in str(found[-1]) and not events
+    locator.locate(b"sips:x@pbx.example;transport=tcp", lambda targets, now: None, 1.0)
+    assert events.pop() == ResolutionWanted("pbx.example", None, "tls", secure=True)
     locator.locate(b"tel:+49", lambda targets, now: found.append(targets), 1.0)
     assert isinstance(found[-1], ResolutionError)
 

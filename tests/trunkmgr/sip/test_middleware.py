@@ -9,10 +9,11 @@ from types import SimpleNamespace
 import pytest
 
 from sipengine.exceptions import Reject
+from sipengine.transport.peers import TlsPolicy
 from sipengine.uac.account import UacAccount
 from trunkmgr.sip import middleware
 from trunkmgr.sip.middleware import NOBODY, PBX, PROVIDER, Admission, PeerMiddleware
-from trunkmgr.sip.snapshot import Pbx, Snapshot, Trunk, peers_of
+from trunkmgr.sip.snapshot import Pbx, Snapshot, TlsRule, Trunk, peers_of
 
 
 def picture(proxy: str = "sip:sip.example") -> Snapshot:
@@ -51,6 +52,26 @@ def test_names_admit_what_the_resolver_says_and_no_longer(admission: Admission) 
     admission.resolved("sip.example", "SRV", frozenset({"203.0.113.2"}))
     assert (admission.kind("203.0.113.1"), admission.kind("203.0.113.2")) == (NOBODY, PROVIDER)
     assert admission.kind("203.0.113.3") == PROVIDER, "the answer to the other question stays"
+
+
+@pytest.mark.checklist("B13")
+def test_the_rule_of_a_provider_says_which_certificates_count() -> None:
+    plain = picture("sip:registrar.example")
+    rule = TlsRule(server_name=True, wildcard=True, fingerprint="ab", client_certificate=True)
+    trunk = replace(plain.trunks["a"], provider_id=1)
+    admission = Admission()
+    admission.swap(plain.patched(trunks={"a": trunk}, providers={1: replace(plain.providers[1], tls=rule)}))
+    two = ("registrar.example", "s1.example")
+    assert admission.tls(two, "203.0.113.1") == TlsPolicy(two, True, "ab", True), "the account's registrar"
+    assert admission.tls(("provider.example", "s1.example"), "203.0.113.1").fingerprint == "ab"
+    assert admission.tls(("elsewhere.example", "s1.example"), "198.51.100.7") == TlsPolicy(("elsewhere.example",))
+    # Where a Contact or a Route names an address alone, it is one of the names that lead there.
+    assert admission.tls((), "198.51.100.7") == TlsPolicy(("provider.example",), True, "ab", True)
+    assert admission.tls((), "203.0.113.9") == TlsPolicy(("203.0.113.9",))
+    admission.resolved("registrar.example", "SRV", frozenset({"203.0.113.9"}))
+    assert admission.tls((), "203.0.113.9").names == ("provider.example", "registrar.example")
+    admission.swap(plain)
+    assert admission.tls(two, "203.0.113.1") == TlsPolicy(("registrar.example",)), "a rule that is taken back"
 
 
 def test_a_provider_that_is_udp_only_is_so_at_all_its_addresses() -> None:

@@ -15,6 +15,7 @@ from trunkmgr.sip.snapshot import (
     Peers,
     Scoped,
     Snapshot,
+    TlsRule,
     Trunk,
     configured_credentials,
     host_of,
@@ -61,7 +62,9 @@ def test_rows_become_engine_values() -> None:
         frozenset({"sip.example", "192.0.2.1", "192.0.2.9"}), (ipaddress.ip_network("198.51.100.0/24"),),
     )
     provider.size_rule = "udp-only"
+    provider.tls_name, provider.tls_fingerprint = "srv-target", "AB:" * 31 + "CD"
     assert provider_of(provider).udp_only
+    assert provider_of(provider).tls == TlsRule(server_name=True, fingerprint="ab" * 31 + "cd")
     assert pbx_of(Domain(l_domain="pbx.example", next_hop="sip:192.0.2.20:5080")) == Pbx(
         b"sip:192.0.2.20:5080", Peers(frozenset({"192.0.2.20"})),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -33,6 +34,20 @@ class Command(OperatorCommand):
             "--size-rule", choices=Provider.SizeRule.values,
             help="requests of more than 1,300 bytes: over TCP and back to UDP where TCP fails (rfc), or always UDP",
         )
+        setting.add_argument(
+            "--tls-name", choices=Provider.TlsName.values,
+            help="whose certificate counts over TLS: the name that was asked for, or also the server that SRV names",
+        )
+        setting.add_argument(
+            "--tls-wildcard", action=argparse.BooleanOptionalAction, help="whether a wildcard certificate counts",
+        )
+        setting.add_argument(
+            "--tls-fingerprint", metavar="SHA256", help="the only certificate that counts ('' for none)",
+        )
+        setting.add_argument(
+            "--tls-client-certificate", action=argparse.BooleanOptionalAction,
+            help="whether we show our certificate",
+        )
         listing = self.verb(verbs, "list", self.list, "show all providers", "manage.py provider list --json")
         listing.add_argument("--json", action="store_true", help="write JSON")
         removing = self.verb(
@@ -54,6 +69,9 @@ class Command(OperatorCommand):
         if options["address"] is not None:
             provider.addresses = "\n".join(filter(None, options["address"]))
         provider.size_rule = options["size_rule"] or provider.size_rule
+        for name in ("tls_name", "tls_wildcard", "tls_fingerprint", "tls_client_certificate"):
+            if options[name] is not None:
+                setattr(provider, name, options[name])
         providers.save(provider, operator())
         self.stdout.write(f"{provider.name} is set: {provider.domain}.")
 
@@ -63,7 +81,9 @@ class Command(OperatorCommand):
             self.json([
                 {
                     "name": row.name, "domain": row.domain, "proxy": row.proxy, "addresses": row.addresses.split(),
-                    "size_rule": row.size_rule, "accounts": row.count,
+                    "size_rule": row.size_rule, "tls_name": row.tls_name, "tls_wildcard": row.tls_wildcard,
+                    "tls_fingerprint": row.tls_fingerprint, "tls_client_certificate": row.tls_client_certificate,
+                    "accounts": row.count,
                 }
                 for row in rows
             ])
