@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from django.core.management import get_commands, load_command_class
 
+from trunkmgr.sip.rules import RULES
+
 ROOT = Path(__file__).resolve().parents[1]
 UAC = ROOT / "docs" / "uac.md"
 
@@ -101,6 +103,30 @@ def test_a_row_is_true(row: list[str]) -> None:
         assert quoted(test), f"{name} is said to work, and no test says so"
     if state in ("works", "built"):
         assert quoted(where), f"{name} is said to be there, and no file is named"
+
+
+THREATS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in (ROOT / "docs" / "security.md").read_text(encoding="utf-8").splitlines()
+    if line.startswith("| ") and not line.startswith("| Threat ")
+]
+#: Lines of the checklist that must hold before production.
+DEFENDED = {f"M{number}" for number in range(1, 15)}
+
+
+@pytest.mark.parametrize("row", THREATS, ids=lambda row: row[0])
+def test_each_threat_has_a_rule_and_a_test_that_exists(row: list[str]) -> None:
+    threat, rule, tests = row
+    assert rule and quoted(tests), f"nothing says that {threat!r} is met"
+    for key in quoted(rule):
+        assert key in (*RULES, "inbound_from", "received") or key.isupper(), f"{threat!r} names {key}, no rule"
+    for node in quoted(tests):
+        path, _, inner = node.partition("::")
+        assert (ROOT / path).is_file() and inner in names_of_tests(ROOT / path), f"{threat!r} names {node}"
+
+
+def test_every_threat_of_the_checklist_is_met() -> None:
+    assert set(re.findall(r"M\d+", " ".join(row[0] for row in THREATS))) >= DEFENDED
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
