@@ -109,7 +109,7 @@ class Endpoint:
         self.registrations = Registrations(self)
         self.uac_requests = self.proxy.uac_requests = UacRequests(self, self.registrations.requests)
         self.rests.probe = Probe(self, self.rests)
-        self.location = Location(self.queue, self.events)
+        self.location = Location(self.queue, self.events, self._locator)
         self.registrar = Registrar(self.location, self.transport, self.identifiers, self.counters, entropy(32))
         self.may_register: Callable[[Flow], bool] = _nobody
         """Whether a source that is not admitted may send REGISTER all the same, and nothing else; the host sets it."""

@@ -76,9 +76,7 @@ class Branch:
         if target.names:
             flow = transport.flow_for(listener, target.address, target.names)
         elif flow is None or flow.closed:
-            flow = transport.connection_to(target.transport, target.address) or transport.flow_for(
-                listener, target.address
-            )
+            flow = transport.flow_for(listener, target.address)
         forward(context.core, context, self, flow, now)
         if self.targets and context.method == b"INVITE":
             context.core.queue.arm(self, context.core.configuration.try_timer, now)

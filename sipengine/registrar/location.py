@@ -12,13 +12,17 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from sipengine.events import BindingChanged, Event
+from sipengine.events import BindingChanged, Event, Target
 from sipengine.exceptions import ParseError
 from sipengine.message.uri import SipUri
 from sipengine.message.values import split_list, uri_of
 from sipengine.timerqueue import NEVER, TimerQueue
 from sipengine.transport.flow import Address, Flow
 from sipengine.transport.layer import host_port
+from sipengine.transport.locate import Locator
+
+_Place = tuple[bytes | None, bytes, int | None]
+"""User, host and port of a Contact."""
 
 
 @dataclass(slots=True)
@@ -78,6 +82,19 @@ class Binding:
         return self._source_uri if self.transport == "udp" else None
 
     @property
+    def detour(self) -> Target | None:
+        """Where requests within its calls go instead of to its Contact: they name nothing else of it (RFC 5626 §5.3).
+
+        None where the Contact is the way.
+        """
+        if self.path:
+            return None
+        there = self.flow is not None and not self.flow.closed
+        if there or (self.transport == "udp" and self.uri.host.strip(b"[]") != self.source[0].encode()):
+            return Target(self.transport, self.source)
+        return None
+
+    @property
     def _source_uri(self) -> bytes:
         more = b"" if self.transport == "udp" else b";transport=" + self.transport.encode()
         return b"sip:%b%b" % (host_port(*self.source), more)
@@ -86,7 +103,7 @@ class Binding:
 class Location:
     """Bindings by address-of-record; `on_address(host)` hears when one begins or ceases to be a source of any."""
 
-    def __init__(self, queue: TimerQueue, events: deque[Event]) -> None:
+    def __init__(self, queue: TimerQueue, events: deque[Event], locator: Locator) -> None:
         self.on_address: Callable[[str], None] = _nobody
         self.due = NEVER
         self._queue = queue
@@ -95,6 +112,9 @@ class Location:
         self._by_ruid: dict[str, Binding] = {}
         self._sources: dict[str, dict[str, int]] = {}
         """How many bindings of each domain came from an address."""
+        self._detours: dict[_Place, Binding] = {}
+        self._locator = locator
+        locator.detour = self.detour
         self._ends: list[tuple[float, str]] = []
 
     def __len__(self) -> int:
@@ -108,6 +128,11 @@ class Location:
     def domains_at(self, host: str) -> Iterable[str]:
         """Domains whose devices are at this address."""
         return self._sources.get(host, ())
+
+    def detour(self, uri: SipUri) -> Target | None:
+        """Where a device is reached that shows this URI as its Contact, where that is another place."""
+        binding = self._detours.get(_place(uri))
+        return binding.detour if binding is not None else None
 
     def bind(self, binding: Binding, now: float) -> None:
         """Put a binding in, in place of the one with its `ruid`."""
@@ -161,6 +186,13 @@ class Location:
     def _put(self, binding: Binding) -> None:
         self._by_ruid[binding.ruid] = binding
         self._bindings.setdefault(binding.aor, []).append(binding)
+        place = _place(binding.uri)
+        known = self._detours.get(place)
+        # Another device's Contact is not taken over, even if it looks the same behind another NAT.
+        if binding.detour is not None and (known is None or known.aor == binding.aor):
+            self._detours[place] = binding
+            if known is None:
+                self._locator.forget()
         host, domain = binding.source[0], domain_of(binding.aor)
         domains = self._sources.setdefault(host, {})
         domains[domain] = domains.get(domain, 0) + 1
@@ -172,6 +204,9 @@ class Location:
         bindings[:] = [other for other in bindings if other is not binding]
         if not bindings:
             del self._bindings[binding.aor]
+        place = _place(binding.uri)
+        if self._detours.get(place) is binding:
+            del self._detours[place]
         host, domain = binding.source[0], domain_of(binding.aor)
         domains = self._sources[host]
         domains[domain] -= 1
@@ -197,6 +232,10 @@ class Location:
                 binding.user_agent, binding.changed_at, binding.gone,
             )
         )
+
+
+def _place(uri: SipUri) -> _Place:
+    return uri.user, uri.host.lower(), uri.port
 
 
 def domain_of(aor: str) -> str:

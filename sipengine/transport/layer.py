@@ -73,6 +73,11 @@ class TransportLayer:
         flow = listener.flows.get(key)
         if flow is not None and not flow.closed:
             return flow
+        if listener.transport != "udp" and not names:
+            for other in self.listeners:  # nobody listens at the port of a connection that the peer opened
+                flow = other.flows.get(remote) if other.transport == listener.transport else None
+                if flow is not None and flow.accepted and not flow.closed:
+                    return flow
         flow = Flow(listener, remote)
         self.name(flow)
         if names:
@@ -85,15 +90,6 @@ class TransportLayer:
             listener.flows.clear()
         listener.flows[remote] = flow
         return flow
-
-    def connection_to(self, transport: str, remote: Address) -> Flow | None:
-        """The live connection to an address at any listener of that transport: a device has one, wherever it came in.
-        """
-        for listener in self.listeners:
-            flow = listener.flows.get(remote) if listener.transport == transport != "udp" else None
-            if flow is not None and not flow.closed:
-                return flow
-        return None
 
     def name(self, flow: Flow) -> None:
         """Fill in what we are called towards the flow's remote."""

@@ -25,6 +25,8 @@ class Locator:
         self._events = events
         self.rests = rests
         self._numeric: dict[bytes, list[Target]] = {}
+        self.detour: Callable[[SipUri], Target | None] = _straight
+        """Where a URI leads that is not reached by itself, None for others: a device behind NAT, or on a connection."""
         self._waiting: dict[_Key, list[OnTargets]] = {}
 
     def known(self, uri: bytes) -> list[Target] | None:
@@ -46,6 +48,10 @@ class Locator:
             return
         except Exception as error:
             on_targets(ResolutionError(str(error)), now)
+            return
+        detour = self.detour(parsed)
+        if detour is not None:
+            on_targets([detour], now)
             return
         # RFC 3263 §4: maddr is where a request goes, the host only what it is for.
         host = (parsed.param(b"maddr") or parsed.host).strip(b"[]").decode("ascii", "replace").lower()
@@ -72,12 +78,20 @@ class Locator:
         self._waiting[key] = [on_targets]
         self._events.append(ResolutionWanted(host, parsed.port, transport, secure))
 
+    def forget(self) -> None:
+        """Look at each URI again: a detour began."""
+        self._numeric.clear()
+
     def resolved(self, query: ResolutionWanted, targets: list[Target] | ResolutionError, now: float) -> None:
         key = (query.host, query.port, query.transport, query.secure)
         if not isinstance(targets, ResolutionError) and not targets:
             targets = ResolutionError(f"{query.host} has no address")
         for on_targets in self._waiting.pop(key, ()):
             on_targets(targets, now)
+
+
+def _straight(uri: SipUri) -> Target | None:
+    return None
 
 
 def is_numeric(host: str) -> bool:

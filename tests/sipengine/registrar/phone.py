@@ -14,6 +14,8 @@ from sipengine.registrar.registrar import Device, Registrar, Reply
 from sipengine.timerqueue import TimerQueue
 from sipengine.transport.flow import Flow
 from sipengine.transport.layer import TransportLayer, no_local_address
+from sipengine.transport.locate import Locator
+from sipengine.transport.rests import Rests
 from sipengine.uac.digest import Credentials, answer, parse_challenge
 from tests.sipengine.net import entropy_from
 
@@ -35,7 +37,8 @@ class Office:
         self.transport = TransportLayer(no_local_address)
         self.udp = self.transport.add_listener("udp", "192.0.2.5", 5060)
         self.tcp = self.transport.add_listener("tcp", "192.0.2.5", 5060)
-        self.location = Location(self.queue, self.events)
+        self.locator = Locator(self.events, Rests(self.queue))
+        self.location = Location(self.queue, self.events, self.locator)
         self.registrar = Registrar(self.location, self.transport, identifiers, self.counters, b"k" * 32)
         devices = {device.aor: device for device in (ALICE, MD5_ONLY)}
         self.registrar.device_of = devices.get

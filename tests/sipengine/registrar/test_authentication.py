@@ -144,6 +144,19 @@ def test_nobody_learns_who_there_is() -> None:
     assert shapes[0] == shapes[1]
 
 
+def test_not_even_the_decoys_password_proves_a_user_who_is_none() -> None:
+    office, phone = _challenged()
+    office.registrar.device_of = {}.get
+    decoy = Credentials(b"alice", office.registrar.authenticator._decoy.password)
+    request = phone.prove(phone.request(CONTACT), credentials=decoy)
+    checker = office.registrar.authenticator
+    found = checker.answer_of(request.get_all(b"Authorization"), b"pbx.example")
+    assert found is not None
+    found.fields[b"username"] = b""
+    assert checker.check(found, None, b"REGISTER", request.ruri, office.now) is Verdict.WRONG
+    assert office.save(request).status == 401
+
+
 def test_counts_are_bounded_and_what_lost_them_is_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sipengine.registrar.authentication.NONCES", 2)
     office = Office()

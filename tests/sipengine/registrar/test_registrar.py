@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from sipengine.events import BindingChanged
-from sipengine.registrar.registrar import MAX_EXPIRES
+from sipengine.events import BindingChanged, Target
+from sipengine.registrar.registrar import MAX_EXPIRES, Device
+from sipengine.transport.flow import Flow
+from sipengine.uac.digest import Credentials
 from tests.sipengine.registrar.phone import ALICE, HOME, MD5_ONLY, Office, Phone
 
 CONTACT = b"<sip:alice@203.0.113.7:5062>"
+BOB = Device("bob@pbx.example", Credentials(b"bob", b"builder"))
 OTHER = b"<sip:alice@203.0.113.7:5064>"
 
 
@@ -213,6 +216,43 @@ def test_a_device_is_reached_over_its_connection(office: Office) -> None:
     office.run(1)
     phone.register(b"<sip:alice@203.0.113.7:5060;transport=tcp>", flow=flow)
     assert hops(office)[0] == b"sip:203.0.113.7:5060;transport=tcp"
+
+
+def leads(office: Office, uri: bytes) -> list[Target]:
+    found: list[Target] = []
+    office.locator.locate(uri, lambda targets, now: found.extend(targets), office.now)  # type: ignore[arg-type]
+    return found
+
+
+@pytest.mark.rfc("5626", "5.3")
+def test_requests_within_calls_find_a_device_behind_nat(office: Office) -> None:
+    private = b"sip:alice@10.0.0.5:5060;ob"
+    assert leads(office, private) == [Target("udp", ("10.0.0.5", 5060))]
+    phone = Phone(office)
+    phone.register(b"<sip:alice@10.0.0.5:5060>")
+    assert leads(office, private) == [Target("udp", HOME)]
+    assert leads(office, b"sip:carol@10.0.0.5:5060") == [Target("udp", ("10.0.0.5", 5060))]
+    office.registrar.device_of = {each.aor: each for each in (ALICE, BOB)}.get
+    Phone(office, BOB, b"b").register(b"<sip:alice@10.0.0.5:5060>", flow=office.flow(("203.0.113.9", 5060)))
+    assert leads(office, private) == [Target("udp", HOME)]  # not taken over
+    phone.register(b"*", extra=[b"Expires: 0"])
+    assert leads(office, private) == [Target("udp", ("10.0.0.5", 5060))]
+    flow = office.flow((HOME[0], 40123), "tcp")
+    phone.register(b"<sip:alice@abc.invalid;transport=ws>", flow=flow)
+    assert leads(office, b"sip:alice@abc.invalid;transport=ws") == [Target("tcp", flow.remote)]
+    phone.register(b"<sip:alice@203.0.113.7:5090>")  # it is reached by itself
+    assert leads(office, b"sip:alice@203.0.113.7:5090") == [Target("udp", (HOME[0], 5090))]
+
+
+def test_a_connection_that_a_device_opened_serves_whichever_listener_a_call_came_in_by(office: Office) -> None:
+    second = office.transport.add_listener("tcp", "192.0.2.5", 5070)
+    accepted = Flow(second, (HOME[0], 40123), accepted=True)
+    second.flows[accepted.remote] = accepted
+    assert office.flow(accepted.remote, "tcp") is accepted
+    opened = office.transport.flow_for(second, ("203.0.113.8", 5060))
+    assert office.flow(opened.remote, "tcp") is not opened  # that one was asked for from there
+    office.transport.close(accepted)
+    assert office.flow(accepted.remote, "tcp") is not accepted
 
 
 @pytest.mark.rfc("5626", "6")

@@ -195,6 +195,24 @@ def test_a_device_on_tcp_is_called_over_its_connection() -> None:
     net.register(phone, b"<sip:100@10.0.0.5:5060;transport=tcp>")
     [[invite]] = net.called(phone)
     assert invite.ruri == b"sip:100@10.0.0.5:5060;transport=tcp" and invite.via.transport == b"TCP"
+    net.send(phone, reply(invite, b"200 OK", b"t", b"Contact: <sip:100@10.0.0.5:5060;transport=tcp>"))
+    ok = parse(net.provider.take()[-1])
+    for method, number in ((b"ACK", 1), (b"BYE", 2)):
+        net.send(net.provider, within(net, ok, method, number))
+        [got] = [parse(data) for data in phone.take()]
+        assert (got.method, got.ruri, got.via.transport) == (method, invite.ruri, b"TCP")
+
+
+def within(net: DeviceNet, ok: Message, method: bytes, number: int) -> bytes:
+    """What the provider says within the call that `ok` answered."""
+    head = b"%b %b SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1:5060;branch=%b\r\nMax-Forwards: 70\r\n" % (
+        method, ok.contacts[0].uri, net.branch()
+    )
+    routes = b"".join(b"Route: %b\r\n" % value for value in reversed(ok.get_list(b"Record-Route")))
+    rest = b"From: %b\r\nTo: %b\r\nCall-ID: %b\r\nCSeq: %d %b\r\nContent-Length: 0\r\n\r\n" % (
+        ok.get(b"From") or b"", ok.get(b"To") or b"", ok.call_id, number, method
+    )
+    return head + routes + rest
 
 
 @pytest.mark.checklist("M5")
