@@ -22,7 +22,6 @@ RULES = {
     "options": "A question whether we are there is answered here.",
     "inbound": "A provider calls one of its accounts: the call goes to the PBX of the account's local domain.",
     "outbound": "A PBX calls by one of its accounts: the call goes to the account's provider.",
-    "device": "A device registers here and rings where it is; that it has to prove its password comes first.",
     "register": "A device of ours may register once it has proven itself.",
     "stranger": "The address is no provider and no PBX: it gets no answer, and no connection.",
     "listener": "The socket is not for this kind of peer (TRUNKMGR_SIP_SOURCES): no answer, no connection.",
