@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import Any
 
@@ -230,6 +231,7 @@ UNFOLD = {
                     {
                         "title": "Bans", "icon": "block", "link": reverse_lazy("admin:trunkmgr_ban_changelist"),
                         "permission": lambda request: request.user.has_perm("trunkmgr.view_ban"),
+                        "active": lambda request: re.search("/trunkmgr/ban/(?!check)", request.path) is not None,
                     },
                     {"title": "Nodes", "icon": "memory", "link": reverse_lazy("admin:trunkmgr_node_changelist")},
                 ],

@@ -21,7 +21,7 @@ from trunkmgr.models import Ban
 from trunkmgr.services import bans, routes
 
 METHODS = ("INVITE", "OPTIONS", "MESSAGE", "SUBSCRIBE", "REFER", "REGISTER", "BYE")
-TRANSPORTS = ("udp", "tcp")
+TRANSPORTS = ("udp", "tcp", "tls")
 
 
 def _text(label: str, help_text: str, required: bool = True) -> forms.CharField:

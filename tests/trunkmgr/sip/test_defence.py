@@ -111,6 +111,7 @@ class TestAdmission:
     def test_nobody_is_banned_for_datagrams(self) -> None:
         admission = self.admission()
         assert not any(self.connect(admission, STRANGER[0], 500, UDP)) and not admission.defence.new
+        assert admission.defence.may_try(STRANGER[0], 0.0), "forged ones keep no device from registering either"
 
     def test_a_configured_peer_is_never_banned(self) -> None:
         admission = self.admission()
