@@ -144,7 +144,8 @@ def _first_request(core: ProxyCore, context: ResponseContext, message: Message, 
         # §16.6 step 4; who came without TLS must find us as they did
         goes = goes.replace(b"<sip:", b"<sips:", 1)
         came = came.replace(b"<sip:", b"<sips:", 1) if context.flow.secure else came
-    i = keys.index(VIA)
+    # §16.6 step 4: before any that is there; Kamailio writes its own above Via.
+    i = keys.index(RECORD_ROUTE) if RECORD_ROUTE in keys else keys.index(VIA)
     if came == goes:
         lines.insert(i, b"Record-Route: %b%b>" % (goes, params))
         keys.insert(i, RECORD_ROUTE)

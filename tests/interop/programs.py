@@ -35,6 +35,7 @@ PACKAGES = {
     "setpriv": "util-linux",
     "runuser": "util-linux",
     "curl": "curl",
+    "openssl": "openssl",
     "bash": "bash",
 }
 

@@ -319,6 +319,16 @@ def test_a_call_without_bye_ends_after_its_lifetime() -> None:
     assert isinstance(ended, CallEnded) and ended.code == 408
 
 
+@pytest.mark.rfc("3261", "16.6")
+def test_record_route_goes_before_those_that_stand_wherever_they_do() -> None:
+    net = Net()
+    theirs = b"Record-Route: <sip:198.51.100.1;lr>\r\n"
+    first, rest = net.invite().split(b"\r\n", 1)
+    net.send(net.provider, first + b"\r\n" + theirs + theirs + rest)
+    routes = parse(net.phone.take()[-1]).get_list(b"Record-Route")
+    assert routes[0].startswith(b"<sip:192.0.2.5:5060;lr") and routes[1:] == [b"<sip:198.51.100.1;lr>"] * 2
+
+
 @pytest.mark.rfc("5658", "5")
 def test_double_record_route_between_transports() -> None:
     net = Net()
