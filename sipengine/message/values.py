@@ -13,9 +13,12 @@ from sipengine.message.fields import is_token
 from sipengine.message.uri import SipUri, split_host_port
 
 MAX_CSEQ = 2**31 - 1
-QUOTED = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-"""A quoted string; possessive, so that no text makes it try twice."""
-_FIRST = re.compile(rb'(?:[^",]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
+# No possessive groups: Python 3.11 before 3.11.5, Debian's among them, matches too much with them. Nothing here can be
+# read in two ways, so no text makes it try twice.
+_QUOTED = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
+QUOTED = re.compile(_QUOTED, re.DOTALL)
+"""A quoted string."""
+_FIRST = re.compile(rb'(?:[^",]+|%b)*' % _QUOTED, re.DOTALL)
 
 
 def split_list(value: bytes) -> list[bytes]:

@@ -31,7 +31,7 @@ OPENS_DIALOG = frozenset({b"INVITE", b"SUBSCRIBE", b"REFER"})
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:[!#-;=?-~]+")
-_DISPLAY = re.compile(r'"(?:[^"\\]|\\.)*+"|[A-Za-z0-9\-.!%*_+`\'~ ]*')
+_DISPLAY = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[A-Za-z0-9\-.!%*_+`\'~ ]*')
 _SOCKET = re.compile(r"(udp|tcp|tls|ws|wss|sctp):([^\s:\[\]]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}", re.I)
 _HA1 = re.compile(r"[0-9A-Fa-f]{32}|[0-9A-Fa-f]{64}")
 

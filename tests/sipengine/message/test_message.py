@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sipengine.exceptions import ParseError, UnsupportedUriScheme
 from sipengine.message import NameAddr, SipUri, Via, parse
 from sipengine.message.build import head_of, request, response
-from sipengine.message.values import name_addr_of, params_at, split_list, tag_of, uri_of
+from sipengine.message.values import first_value, name_addr_of, params_at, split_list, tag_of, uri_of
 
 TABLES = (
     Path(os.environ.get("SIP_TESTDATA", Path(__file__).resolve().parents[3].parent / "shared" / "testdata"))
@@ -180,3 +180,32 @@ def test_our_own_messages() -> None:
         and answer.get(b"Allow") == b"X"
     )
     assert answer.get(b"Content-Length") == b"0" and answer.from_.tag == b"yes"
+
+
+def test_the_first_value_ends_at_a_comma_outside_quotes_on_each_python() -> None:
+    assert first_value(b'a;x="b,c";y, d') == b'a;x="b,c";y'
+    assert first_value(b'a;x="b\\",c", d') == b'a;x="b\\",c"'
+    assert first_value(b"a, b") == b"a" and first_value(b"a") == b"a"
+    for open_end in (b'a;x="b,c["";rport=7', b'a;x="b', b'"', b'a;x="b\\"'):
+        with pytest.raises(ParseError, match="no end"):
+            first_value(open_end)
+
+
+@given(st.lists(st.sampled_from([b'"', b"\\", b",", b"a", b" "]), max_size=14).map(b"".join))
+def test_the_first_value_is_that_of_a_reader_without_expressions(text: bytes) -> None:
+    quoted = escaped = False
+    for i, byte in enumerate(text):
+        if quoted and escaped:
+            escaped = False
+        elif quoted and byte == 92:
+            escaped = True
+        elif byte == 34:
+            quoted = not quoted
+        elif byte == 44 and not quoted:
+            text = text[:i]
+            break
+    if quoted:
+        with pytest.raises(ParseError):
+            first_value(text)
+    else:
+        assert first_value(text) == text
