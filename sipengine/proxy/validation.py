@@ -163,7 +163,7 @@ def salvage(data: bytes) -> Message | None:
             key = CANONICAL[line.partition(b":")[0]]
         except ParseError:
             continue
-        if key in COPIED and (key is VIA or key not in message.keys):
+        if key in COPIED and line.find(b":") >= 0 and (key is VIA or key not in message.keys):
             message.lines.append(line)
             message.keys.append(key)
     if VIA not in message.keys or CSEQ not in message.keys or b"\0" in head or b"\r" in head:

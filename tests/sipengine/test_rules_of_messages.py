@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from sipengine.exceptions import ParseError
 from sipengine.message import parse
 from sipengine.message.uri import SipUri
 from sipengine.message.values import tag_of
-from sipengine.proxy.validation import clean_ruri
+from sipengine.proxy.validation import clean_ruri, refusal, salvage
 from tests.sipengine.net import Net, reply, starts
 
 
@@ -28,6 +29,12 @@ def refused(data: bytes) -> bytes:
     assert not net.phone.take()
     (answer,) = net.provider.take()
     return answer[8:11]
+
+
+def test_a_field_without_its_colon_is_not_copied_into_the_400() -> None:
+    message = salvage(b"CANCEL sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nTo\r\nCSeq: 1 CANCEL\r\n\r\n")
+    assert message is not None
+    assert parse(refusal(message, ParseError("no colon"), b"t")).status == 400
 
 
 @pytest.mark.checklist("A1")
