@@ -373,7 +373,6 @@ def _no_defer(verb: Callable[[float], None]) -> None:
     raise LocalProtocolError("something is to be sent in its turn, but Endpoint.defer is not set")
 
 
-
 def _nobody(flow: Flow) -> bool:
     return False
 

@@ -100,7 +100,7 @@ class CallRows:
         self.dropped = 0
         self._fresh: dict[str, Row] = {}
         self._waited: dict[str, Row] = {}
-        """Rows of the round before, and what `turn` let go."""
+        """Rows of the round before, which go in this one."""
 
     def __len__(self) -> int:
         return len(self._fresh) + len(self._waited)

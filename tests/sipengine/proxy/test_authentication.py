@@ -1,4 +1,7 @@
-"""Challenges answered in place of the PBX, and CSeq counted on for it: every row of the translation matrix."""
+"""Challenges answered in place of the PBX, and CSeq counted on for it: every row of the translation matrix.
+
+Over 600 lines because it is that matrix, row by row: a reader looks a message up here.
+"""
 
 from __future__ import annotations
 

@@ -266,3 +266,22 @@ def test_a_row_that_nobody_can_store_takes_no_dialog_with_it(run: Callable) -> N
         assert bridge.dropped == 1
 
     run(scenario)
+
+
+def test_what_ends_within_its_round_is_written_once_and_what_goes_on_in_the_next() -> None:
+    rows = bridge_module.CallRows()
+    rows.row("long")["started_time"] = 1
+    rows.row("short").update(started_time=1, ended_time=2)
+    assert [row["key"] for row in rows.turn()] == ["short"] and len(rows) == 1
+    rows.row("long")["answered_time"] = 3
+    assert rows.turn() == [{"key": "long", "started_time": 1, "answered_time": 3}] and not len(rows)
+    rows.row("long")["ended_time"] = 4
+    assert rows.turn() == [{"key": "long", "ended_time": 4}], "only what is new"
+
+
+def test_more_calls_than_one_batch_are_all_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge_module, "BATCH", 3)
+    rows = bridge_module.CallRows()
+    for number in range(8):
+        rows.row(str(number)).update(ended_time=1)
+    assert [len(rows.turn()) for _ in range(3)] == [3, 3, 2] and not len(rows)

@@ -25,7 +25,7 @@ class Command(OperatorCommand):
         )
         setting.add_argument("name", metavar="NAME")
         setting.add_argument("--domain", help="the provider's SIP domain")
-        setting.add_argument("--proxy", metavar="URI", help="sip: URI for accounts that name no outbound proxy")
+        setting.add_argument("--proxy", metavar="URI", help="sip: URI that accounts without an auth_proxy register at")
         setting.add_argument(
             "--address", action="append", metavar="ADDRESS",
             help="address or network that may call us (repeatable; replaces those before; '' for none)",
