@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -59,14 +61,23 @@ def program(name: str) -> str:
     return path
 
 
+#: Below the kernel's own range (32768 and up): no socket that binds to port 0 or connects can take one of these in
+#: the moment between the finding and the use.
+_PORTS = range(10_000, 32_000)
+_given: set[int] = set()
+_lock = threading.Lock()
+
+
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port of `host` that is free for UDP and TCP now."""
+    """Return a port of `host` that is free for UDP and TCP now, and that no earlier call has returned."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for _ in range(50):
+    for _ in range(200):
+        with _lock:
+            port = random.choice([port for port in _PORTS if port not in _given])
+            _given.add(port)
         with socket.socket(family, socket.SOCK_STREAM) as tcp, socket.socket(family, socket.SOCK_DGRAM) as udp:
-            tcp.bind((host, 0))
-            port: int = tcp.getsockname()[1]
             try:
+                tcp.bind((host, port))
                 udp.bind((host, port))
             except OSError:
                 continue
