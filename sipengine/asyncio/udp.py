@@ -23,6 +23,10 @@ DRAIN = 64
 """Datagrams read in one turn of the loop; then timers and everything else have theirs."""
 BUFFER = 4 * 1024 * 1024
 """Asked of the kernel for both directions; without CAP_NET_ADMIN net.core.rmem_max and wmem_max cap it."""
+BUSY, PAUSE = 2000, 0.001
+"""Above so many datagrams a second the socket is read once in `PAUSE` seconds: waking up for each of them costs more
+than serving it, as with the interrupts of a network card.  What comes waits a millisecond or two.
+"""
 QUEUE = 2000
 """Datagrams kept while the kernel takes no more; beyond it they are dropped as the network would."""
 
@@ -64,6 +68,9 @@ class UdpSocket:
         self._failed = failed
         self._gauge = gauge
         self._unsampled = SAMPLE
+        self._counted = 0
+        self._counted_at = 0.0
+        self._read: Callable[[], int] = self._read_any if self.wildcard else self._read_one
         self._loop = asyncio.get_running_loop()
         self._budget = DRAIN
         self._queue: deque[tuple[bytes, Flow]] = deque()
@@ -74,10 +81,34 @@ class UdpSocket:
         """Begin to read; the listener must be known by now."""
         if not self.wildcard:
             self._listener = self._listener_at(self.address[0])
-        self._loop.add_reader(self.sock.fileno(), self._readable_any if self.wildcard else self._readable)
+        self._loop.add_reader(self.sock.fileno(), self._readable)
 
     # receiving
     def _readable(self) -> None:
+        """There is something to read: once, or, from a busy socket, again and again until a look finds nothing."""
+        self._counted += self._read()
+        if self._counted >= SAMPLE:
+            now = time.monotonic()
+            busy = self._counted > BUSY * (now - self._counted_at)
+            self._counted, self._counted_at = 0, now
+            if busy:
+                self._loop.remove_reader(self.sock.fileno())
+                self._loop.call_later(PAUSE, self._look)
+
+    def _look(self) -> None:
+        if self.sock.fileno() < 0:
+            return
+        read = 0
+        self._budget = DRAIN
+        try:
+            read = self._read()
+        finally:  # whatever fell over must not leave us deaf
+            if read:
+                self._loop.call_later(PAUSE if read < DRAIN else 0, self._look)
+            else:
+                self._loop.add_reader(self.sock.fileno(), self._readable)
+
+    def _read_one(self) -> int:
         recvfrom, receive, flow_for = self.sock.recvfrom, self._receive, self._flow_for
         listener = self._listener
         assert listener is not None
@@ -111,8 +142,9 @@ class UdpSocket:
         self._unsampled += read
         if read:
             self._after()
+        return read
 
-    def _readable_any(self) -> None:
+    def _read_any(self) -> int:
         recvmsg, receive = self.sock.recvmsg, self._receive
         read = 0
         while read < DRAIN:
@@ -130,6 +162,7 @@ class UdpSocket:
             receive(data, self._flow_for(listener, source[:2]))
         if read:
             self._after()
+        return read
 
     # sending
     def _send(self, data: bytes, flow: Flow) -> None:
@@ -181,7 +214,7 @@ class UdpSocket:
         self._queue.extend(waiting)
 
     def close(self) -> None:
-        self._loop.remove_reader(self.sock.fileno())
+        self._loop.remove_reader(self.sock.fileno())  # also where there is none at the moment
         self._loop.remove_writer(self.sock.fileno())
         self.sock.close()
 

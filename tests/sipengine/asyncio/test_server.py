@@ -156,6 +156,69 @@ def test_a_burst_is_read_whole(run: Callable[[Main], None]) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("listen", ["udp:127.0.0.1:0", "udp:0.0.0.0:0"])
+def test_a_busy_socket_is_looked_at_now_and_then_and_a_calm_one_at_once(
+    run: Callable[[Main], None], monkeypatch: pytest.MonkeyPatch, listen: str
+) -> None:
+    looks: list[int] = []
+    look = UdpSocket._look
+
+    def counted(self: UdpSocket) -> None:
+        looks.append(1)
+        look(self)
+
+    monkeypatch.setattr(UdpSocket, "_look", counted)
+
+    async def main() -> None:
+        async with Host(listen) as here:
+            received = here.endpoint.counters
+            for _ in range(5):  # one after the other, far below what is busy
+                await ask(socket.AF_INET, ("127.0.0.1", here.port))
+                await asyncio.sleep(0.01)
+            assert not looks
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                for number in range(1000):
+                    sock.sendto(options(str(number)), ("127.0.0.1", here.port))
+            while received.received < 1005:
+                await asyncio.sleep(0.001)
+            assert looks, "the loop was not asked for each datagram"
+            await asyncio.sleep(0.02)
+            done = len(looks)
+            for _ in range(5):
+                assert await ask(socket.AF_INET, ("127.0.0.1", here.port))
+                await asyncio.sleep(0.01)
+            assert len(looks) == done, "a calm socket belongs to the loop again"
+
+    run(main)
+
+
+def test_a_fault_while_a_socket_is_busy_does_not_make_it_deaf(
+    run: Callable[[Main], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with Host("udp:127.0.0.1:0") as here:
+            asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+            faults = iter(range(3))
+            flush = here.server.flush
+
+            def fault() -> None:
+                flush()
+                if here.endpoint.counters.received > 200 and next(faults, None) is not None:
+                    raise ArithmeticError("somebody's fault")
+
+            for opened in here.server._udp:
+                monkeypatch.setattr(opened, "_after", fault)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                for number in range(500):
+                    sock.sendto(options(str(number)), ("127.0.0.1", here.port))
+                while here.endpoint.counters.received < 500:
+                    await asyncio.sleep(0.001)
+            assert next(faults, None) is None
+            assert await ask(socket.AF_INET, ("127.0.0.1", here.port))
+
+    run(main)
+
+
 def test_a_full_kernel_queues_then_drops() -> None:
     class Full:
         """A socket whose kernel takes nothing, then everything."""
