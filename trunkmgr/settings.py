@@ -84,6 +84,8 @@ def _database() -> dict[str, Any]:
                 "PRAGMA cache_size=-16000"
             ),
         }
+        # To open one costs the database thread as much as writing fifty calls, and empties that cache.
+        config["CONN_MAX_AGE"] = 60
         # A shared in-memory database ignores the busy timeout, so tests use a file too.
         config["TEST"] = {"NAME": str(env.data_dir / "test.sqlite3")}
     else:
@@ -118,7 +120,7 @@ else:
 
 CELERY_BROKER_URL = env.redis_url or "memory://localhost"
 # The in-memory broker is polled; its default of 1 s would be the latency of a task.
-CELERY_BROKER_TRANSPORT_OPTIONS = {"polling_interval": 0.05} if env.embedded else {}
+CELERY_BROKER_TRANSPORT_OPTIONS = {"polling_interval": 0.25} if env.embedded else {}
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False

@@ -32,7 +32,7 @@ log = logging.getLogger("sipengine")
 P = ParamSpec("P")
 T = TypeVar("T")
 
-SLACK = 0.005
+SLACK = 0.01
 """The timer is never set closer than this: deadlines that lie together are served together."""
 MAX_LOCAL = 64
 """Local addresses of a wildcard socket that get a listener of their own; 127.0.0.0/8 alone has 16 million."""
@@ -187,8 +187,6 @@ class SipServer:
 
     def _receive(self, data: bytes, flow: Flow) -> None:
         self.endpoint.receive(data, flow, time.monotonic())
-        if self.endpoint.out:
-            self._send_out()
 
     def _receive_stream(self, data: bytes, flow: Flow) -> None:
         self.endpoint.receive_stream(data, flow, time.monotonic())

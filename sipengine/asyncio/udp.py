@@ -23,9 +23,10 @@ DRAIN = 64
 """Datagrams read in one turn of the loop; then timers and everything else have theirs."""
 BUFFER = 4 * 1024 * 1024
 """Asked of the kernel for both directions; without CAP_NET_ADMIN net.core.rmem_max and wmem_max cap it."""
-BUSY, PAUSE = 2000, 0.001
+BUSY, PAUSE = 2000, 0.002
 """Above so many datagrams a second the socket is read once in `PAUSE` seconds: waking up for each of them costs more
-than serving it, as with the interrupts of a network card.  What comes waits a millisecond or two.
+than serving it, as with the interrupts of a network card.  What comes waits two or three
+milliseconds, and what it makes us send leaves at the end of the turn: the peer wakes up once for all of it.
 """
 QUEUE = 2000
 """Datagrams kept while the kernel takes no more; beyond it they are dropped as the network would."""
@@ -115,53 +116,57 @@ class UdpSocket:
         flows = listener.flows
         read = 0
         budget = self._budget
-        if self._unsampled >= SAMPLE and self._gauge is not None:
-            self._unsampled = 0
-            try:
-                data, ancillary, _, source = self.sock.recvmsg(65535, 64)
-            except OSError:
-                budget = 1  # nothing there, or the ICMP of an earlier datagram
-            else:
-                read = 1
-                self._gauge.measured(_waited(ancillary), time.monotonic())
-                remote = source[:2]
+        try:
+            if self._unsampled >= SAMPLE and self._gauge is not None:
+                self._unsampled = 0
+                try:
+                    data, ancillary, _, source = self.sock.recvmsg(65535, 64)
+                except OSError:
+                    budget = 1  # nothing there, or the ICMP of an earlier datagram
+                else:
+                    read = 1
+                    self._gauge.measured(_waited(ancillary), time.monotonic())
+                    remote = source[:2]
+                    receive(data, flows.get(remote) or flow_for(listener, remote))
+            while read < budget:
+                try:
+                    data, source = recvfrom(65535)
+                except BlockingIOError:
+                    break
+                except OSError:
+                    read += 1  # ICMP for an earlier datagram; the transaction's own timers judge that
+                    continue
+                read += 1
+                remote = source if len(source) == 2 else source[:2]
                 receive(data, flows.get(remote) or flow_for(listener, remote))
-        while read < budget:
-            try:
-                data, source = recvfrom(65535)
-            except BlockingIOError:
-                break
-            except OSError:
-                read += 1  # ICMP for an earlier datagram; the transaction's own timers judge that
-                continue
-            read += 1
-            remote = source if len(source) == 2 else source[:2]
-            receive(data, flows.get(remote) or flow_for(listener, remote))
+        finally:  # what was received before a fault has its answers
+            if read:
+                self._after()
         # Asking until the kernel says no costs an exception a turn: a calm socket is read once, a busy one more often.
         self._budget = min(DRAIN, 2 * budget) if read >= budget else max(1, read)
         self._unsampled += read
-        if read:
-            self._after()
         return read
 
     def _read_any(self) -> int:
         recvmsg, receive = self.sock.recvmsg, self._receive
         read = 0
-        while read < DRAIN:
-            try:
-                data, ancillary, _, source = recvmsg(65535, 128)
-            except BlockingIOError:
-                break
-            except OSError:
+        try:
+            while read < DRAIN:
+                try:
+                    data, ancillary, _, source = recvmsg(65535, 128)
+                except BlockingIOError:
+                    break
+                except OSError:
+                    read += 1
+                    continue
                 read += 1
-                continue
-            read += 1
-            if read == 1 and self._gauge is not None:
-                self._gauge.measured(_waited(ancillary), time.monotonic())
-            listener = self._listener_at(_destination(ancillary) or self.address[0])
-            receive(data, self._flow_for(listener, source[:2]))
-        if read:
-            self._after()
+                if read == 1 and self._gauge is not None:
+                    self._gauge.measured(_waited(ancillary), time.monotonic())
+                listener = self._listener_at(_destination(ancillary) or self.address[0])
+                receive(data, self._flow_for(listener, source[:2]))
+        finally:
+            if read:
+                self._after()
         return read
 
     # sending

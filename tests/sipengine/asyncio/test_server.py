@@ -192,6 +192,30 @@ def test_a_busy_socket_is_looked_at_now_and_then_and_a_calm_one_at_once(
     run(main)
 
 
+def test_what_came_before_a_fault_is_answered(run: Callable[[Main], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with Host("udp:127.0.0.1:0") as here:
+            asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+            receive = here.endpoint.receive
+
+            def faulty(data: bytes, flow: Flow, now: float) -> None:
+                if b"fault" in data:
+                    raise ArithmeticError("somebody's fault")
+                receive(data, flow, now)
+
+            monkeypatch.setattr(here.endpoint, "receive", faulty)
+            monkeypatch.setattr(here.server._udp[0], "_budget", 64)  # all of it in one turn
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.settimeout(0)
+                for name in ("first", "second", "fault"):
+                    sock.sendto(options(name), ("127.0.0.1", here.port))
+                await asyncio.sleep(0.02)
+                assert sock.recv(65535).startswith(b"SIP/2.0 ")
+                assert sock.recv(65535).startswith(b"SIP/2.0 ")
+
+    run(main)
+
+
 def test_a_fault_while_a_socket_is_busy_does_not_make_it_deaf(
     run: Callable[[Main], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
