@@ -40,7 +40,7 @@ from sipengine.transaction.layer import TransactionLayer
 from sipengine.transaction.oversize import LONGEST_DATAGRAM
 from sipengine.transaction.server import COMPLETED
 from sipengine.transaction.timers import Timers
-from sipengine.transport.flow import Address, Flow, Listener
+from sipengine.transport.flow import WEBSOCKET, Address, Flow, Listener
 from sipengine.transport.layer import LocalAddress, TransportLayer, no_local_address
 from sipengine.transport.locate import Locator, OnTargets
 from sipengine.transport.peers import PeerBook
@@ -177,8 +177,9 @@ class Endpoint:
             self.on_denied(flow)
             return None
         self.transport.name(flow)
-        flow.framer = StreamFramer()
-        flow.listener.flows[remote] = flow
+        if listener.transport not in WEBSOCKET:
+            flow.framer = StreamFramer()
+        listener.flows[remote] = flow
         return flow
 
     @property
@@ -189,7 +190,16 @@ class Endpoint:
     # in
     def receive_stream(self, data: bytes, flow: Flow, now: float) -> None:
         """Take bytes of a connection; `flow.closed` afterwards means that its framing is lost and the host closes it.
+
+        Of a WebSocket connection take one message: frames tell where it ends (RFC 7118 §5).
         """
+        if flow.listener.transport in WEBSOCKET:
+            if data == PING:
+                self.counters.received += 1
+                self.out.append((PONG, flow))
+            else:
+                self.receive(data, flow, now)
+            return
         framer = flow.framer
         if framer is None:
             framer = flow.framer = StreamFramer()

@@ -134,13 +134,14 @@ class Wire:
             return
         local = self._connections.get(flow)
         if local is None:
-            if ("tcp", flow.remote) not in self._listeners and ("tcp", flow.remote) not in self._stations:
+            there = listener.transport, flow.remote
+            if there not in self._listeners and there not in self._stations:
                 endpoint.flow_failed(flow, FlowClosed("connection refused"), self.now)
                 return
             self._port += 1
             local = self._connections[flow] = (listener.host, self._port)
             self._streams[flow.remote, local] = endpoint, flow
-        self.send("tcp", local, flow.remote, data)
+        self.send(listener.transport, local, flow.remote, data)
 
     def fail(self, endpoint: Endpoint, flow: Flow, error: TransportError) -> None:
         """The host reports a broken flow."""
@@ -185,7 +186,7 @@ class Wire:
             return
         stream = self._streams.get((source, to))
         if stream is None:
-            found = self._listeners.get(("tcp", to))
+            found = self._listeners.get((transport, to))
             if found is None:
                 return
             accepted = found[0].accept(found[1], source)

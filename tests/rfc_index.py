@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PARTS = {
-    "A": "Messages", "B": "UDP and TCP", "C": "Transactions", "D": "Proxy core", "E": "Extensions",
+    "A": "Messages", "B": "UDP, TCP, TLS and WebSocket", "C": "Transactions", "D": "Proxy core", "E": "Extensions",
     "F": "Where to send", "G": "Digest", "I": "What a call translates", "K": "The token",
     "M": "Security",
 }  # fmt: skip

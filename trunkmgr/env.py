@@ -27,6 +27,12 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 T = TypeVar("T")
 
+TRANSPORTS = ("udp", "tcp", "tls", "ws", "wss")
+#: Over these we call others, in the order in which they are tried where DNS leaves the choice to us.
+OUTGOING = TRANSPORTS[:3]
+
+_ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
+
 #: Parameters of the seed module that trunkmgr has no use for, and what stands in their place.
 REPLACED: dict[str, str] = {
     "UAC_RESTORE_DLG": "originals are always kept both by the worker and, sealed, in Record-Route",
@@ -110,6 +116,8 @@ def local_socket(text: str) -> str:
         listeners(text)
         if len(words(text)) > 1:
             raise ValueError("name one socket, as in TRUNKMGR_SIP_LISTEN")
+        if text.partition(":")[0] not in OUTGOING:
+            raise ValueError("name a udp, tcp or tls socket: nobody is called over WebSocket who has not connected")
     return text
 
 
@@ -124,8 +132,8 @@ def listeners(text: str) -> tuple[str, ...]:
             ipaddress.ip_address(rest.rpartition(":")[0].strip("[]"))
         except ValueError as error:
             raise ValueError(f"{entry!r} is not TRANSPORT:IP:PORT, for example udp:127.0.0.1:5060") from error
-        if transport not in {"udp", "tcp", "tls"}:
-            raise ValueError(f"{entry!r} starts with {transport!r}; write udp, tcp or tls")
+        if transport not in TRANSPORTS:
+            raise ValueError(f"{entry!r} starts with {transport!r}; write one of {', '.join(TRANSPORTS)}")
     return entries
 
 
@@ -137,6 +145,14 @@ def networks(text: str) -> tuple[str, ...]:
         except ValueError:
             raise ValueError(f"{entry!r} is no network, for example 198.51.100.0/24; 0.0.0.0/0 is anywhere") from None
     return tuple(str(ipaddress.ip_network(entry, strict=False)) for entry in entries)
+
+
+def origins(text: str) -> tuple[str, ...]:
+    entries = tuple(entry.lower() for entry in words(text))
+    for entry in entries:
+        if entry != "*" and not _ORIGIN.fullmatch(entry):
+            raise ValueError(f"{entry!r} is no origin of web pages, for example https://phone.example; * is any")
+    return entries
 
 
 def socket_sources(text: str) -> dict[str, str]:
@@ -316,7 +332,13 @@ class Env:
     http: str = variable("TRUNKMGR_HTTP", host_port, "127.0.0.1:8000", "HOST:PORT of the web server.")
     sip_listen: tuple[str, ...] = variable(
         "TRUNKMGR_SIP_LISTEN", listeners, "udp:0.0.0.0:5060,tcp:0.0.0.0:5060",
-        "SIP sockets, separated by commas: TRANSPORT:IP:PORT, for example tls:0.0.0.0:5061.",
+        "SIP sockets, separated by commas: TRANSPORT:IP:PORT, for example tls:0.0.0.0:5061; over ws and wss browsers "
+        "come as devices.",
+    )
+    ws_origins: tuple[str, ...] = variable(
+        "TRUNKMGR_WS_ORIGINS", origins, "",
+        "Web pages that may connect over ws and wss, by origin: https://phone.example; * is any, empty: none, only "
+        "programs that are no browser.",
     )
     tls_certificate: Path | None = variable(
         "TRUNKMGR_TLS_CERTIFICATE", file, "",

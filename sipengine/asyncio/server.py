@@ -13,25 +13,28 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from ipaddress import ip_address
 from math import inf
 from typing import ParamSpec, TypeVar
 
 from sipengine.asyncio import udp
 from sipengine.asyncio.resolver import Resolver
-from sipengine.asyncio.tcp import TcpFlows, TcpLimits
+from sipengine.asyncio.tcp import Kind, TcpConnection, TcpFlows, TcpLimits
 from sipengine.asyncio.tls import Tls, TlsFiles, TlsUnusable
 from sipengine.asyncio.udp import UdpSocket
+from sipengine.asyncio.websocket import WsConnection
 from sipengine.endpoint import Endpoint
 from sipengine.events import ResolutionWanted
 from sipengine.exceptions import ResolutionError, TransportError
-from sipengine.transport.flow import SECURE, Flow, Listener
+from sipengine.transport.flow import SECURE, WEBSOCKET, Flow, Listener
 
 log = logging.getLogger("sipengine")
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+TRANSPORTS = ("udp", "tcp", "tls", "ws", "wss")
 SLACK = 0.01
 """The timer is never set closer than this: deadlines that lie together are served together."""
 MAX_LOCAL = 64
@@ -47,18 +50,20 @@ class SipServer:
     """An endpoint on real sockets.
 
     `on_events` is called after each call into the engine that left events; it takes them out of `endpoint.events`.
+    `ws_origins` are those of the web pages that may connect over WebSocket, ``*`` is any.
     """
 
     def __init__(
         self, endpoint: Endpoint, listen: Sequence[str], on_events: Callable[[], None],
         *, resolver: Resolver | None = None, tcp_limits: TcpLimits | None = None,
-        tls: TlsFiles | None = None,
+        tls: TlsFiles | None = None, ws_origins: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.endpoint = endpoint
         self.listen = [parse_listen(spec) for spec in listen]
         self.resolver = resolver or Resolver()
         self._tcp_limits = tcp_limits
         self._tls_files = tls or TlsFiles()
+        self._ws_origins = tuple(ws_origins)
         self._on_events = on_events
         self._udp: list[UdpSocket] = []
         self._udp_of: dict[Listener, UdpSocket] = {}
@@ -115,10 +120,15 @@ class SipServer:
             def listener_at(local: str) -> Listener:
                 return self._listener_at(transport, local, bound)
 
+            kind: Kind = TcpConnection
+            if transport in WEBSOCKET:
+                kind = partial(WsConnection, origins=self._ws_origins)
             if transport not in SECURE:
-                bound = await self._tcp.listen(host, port, listener_at)
+                bound = await self._tcp.listen(host, port, listener_at, kind)
             elif self._tls_files.certificate is not None:
-                bound = self._tcp.listen_tls(host, port, listener_at)
+                bound = self._tcp.listen_tls(host, port, listener_at, kind)
+            elif transport in WEBSOCKET:  # nobody could connect, and we never do
+                raise OSError("it needs TRUNKMGR_TLS_CERTIFICATE")
             else:
                 bound = port or 5061  # nothing to show to whoever connects: only we do
                 log.info("Nobody can connect to %s:%s:%d: TRUNKMGR_TLS_CERTIFICATE is not set.", transport, host, bound)
@@ -281,8 +291,8 @@ def parse_listen(spec: str) -> tuple[str, str, int]:
         number = int(port)
     except ValueError:
         number = -1
-    if transport not in ("udp", "tcp", "tls") or not 0 <= number < 65536:
-        raise ValueError(f"{spec!r} is no socket to listen on. Write udp:, tcp: or tls:ADDRESS:PORT.")
+    if transport not in TRANSPORTS or not 0 <= number < 65536:
+        raise ValueError(f"{spec!r} is no socket to listen on. Write udp:, tcp:, tls:, ws: or wss:ADDRESS:PORT.")
     return transport, host, number
 
 

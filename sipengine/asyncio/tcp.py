@@ -2,7 +2,7 @@
 
 One asyncio protocol a connection.  A connection is opened when the first message for its flow is sent.  Framing and the
 answer to a CRLF keep-alive are the engine's (`Endpoint.receive_stream`); deadlines, bounds and our own pings are here,
-and whom a certificate is for is the business of `tls`.
+whom a certificate is for is the business of `tls`, and frames are that of `websocket`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import cast
 
 from sipengine.asyncio.tls import LOOK, Tls, failure, judge
 from sipengine.exceptions import FlowClosed, TlsError, TransportError
-from sipengine.transport.flow import Address, Flow, Listener
+from sipengine.transport.flow import WEBSOCKET, Address, Flow, Listener
 from sipengine.transport.peers import TlsPolicy
 from sipengine.transport.stream import PING
 
@@ -48,7 +48,7 @@ class TcpLimits:
     """Two repeats of the SYN, and below the time after which a call tries its next target; TLS has to be there by then.
     """
     handshake: float = 5.0
-    """From an accepted connection to the end of its TLS handshake."""
+    """From an accepted connection to the end of its TLS handshake, and from there to the end of that of WebSocket."""
     write: int = 1024 * 1024
     """Bytes that may wait for a peer that does not read; then the connection ends."""
     idle: float = 3900.0
@@ -59,7 +59,8 @@ class TcpLimits:
     per_source: int = 100
     """Accepted connections of one address: a busy peer needs a few, a slow-stream attack needs many."""
     ping: float = 100.0
-    """Silence on a connection that we opened until we ping (RFC 5626 §4.4.1: 95 to 120 s)."""
+    """Silence on a connection that we opened, or over WebSocket on any, until we ping (RFC 5626 §4.4.1: 95 to 120 s).
+    """
     pong: float = 10.0
     tick: float = 1.0
 
@@ -85,7 +86,7 @@ class TcpFlows:
         """Connections that owe us the end of a message, and since when: oldest first, since all wait equally long."""
         self.refused = 0
         self.cut = 0
-        """Connections ended by a deadline or a full queue."""
+        """Connections ended by a deadline, a full queue or broken frames."""
         self._opening: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.Server] = []
         self._sockets: list[socket.socket] = []
@@ -99,15 +100,20 @@ class TcpFlows:
     def accepted(self) -> int:
         return self.sources.total()
 
-    async def listen(self, host: str, port: int, listener_at: Callable[[str], Listener]) -> int:
+    async def listen(
+        self, host: str, port: int, listener_at: Callable[[str], Listener], connection: Kind,
+    ) -> int:
         """Accept connections and return the port; OSError when the address is taken or not ours."""
-        server = await self._loop.create_server(lambda: TcpConnection(self, listener_at=listener_at), host, port)
+        server = await self._loop.create_server(lambda: connection(self, listener_at=listener_at), host, port)
         self._servers.append(server)
         return cast(int, server.sockets[0].getsockname()[1])
 
     def send(self, data: bytes, flow: Flow) -> None:
         connection = self.connections.get(flow)
         if connection is None:
+            if flow.listener.transport in WEBSOCKET:
+                self.failed(flow, FlowClosed(f"{flow!r} is not connected, and by WebSocket only it can do that."))
+                return
             if flow.closed or flow.accepted:
                 self.failed(flow, FlowClosed(f"The connection {flow!r} has ended."))
                 return
@@ -138,16 +144,20 @@ class TcpFlows:
             plain = FlowClosed(f"No {flow.listener.transport.upper()} connection to {host} port {port}: {cause}.")
             self.lost(flow, failure(error, host, port) or plain)
 
-    def listen_tls(self, host: str, port: int, listener_at: Callable[[str], Listener]) -> int:
+    def listen_tls(
+        self, host: str, port: int, listener_at: Callable[[str], Listener], connection: Kind,
+    ) -> int:
         """As `listen`, over TLS: who is not admitted gets no handshake, and those in theirs count."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
         sock.setblocking(False)
         self._sockets.append(sock)
-        self._loop.add_reader(sock, self._accept, sock, listener_at)
+        self._loop.add_reader(sock, self._accept, sock, listener_at, connection)
         return cast(int, sock.getsockname()[1])
 
-    def _accept(self, sock: socket.socket, listener_at: Callable[[str], Listener]) -> None:
+    def _accept(
+        self, sock: socket.socket, listener_at: Callable[[str], Listener], kind: Kind
+    ) -> None:
         for _ in range(BACKLOG):
             try:
                 accepted, remote = sock.accept()
@@ -156,19 +166,21 @@ class TcpFlows:
             except OSError as error:  # out of descriptors: those that stand have to end first
                 log.error("No connection can be accepted: %s.", error.strerror)
                 self._loop.remove_reader(sock)
-                self._loop.call_later(ACCEPT_PAUSE, self._accept_again, sock, listener_at)
+                self._loop.call_later(ACCEPT_PAUSE, self._accept_again, sock, listener_at, kind)
                 return
             flow = self.admit(listener_at(accepted.getsockname()[0]), remote[:2])
             if flow is None:
                 accepted.close()
                 continue
             accepted.setblocking(False)
-            connection = self.connections[flow] = TcpConnection(self, flow=flow)
+            connection = self.connections[flow] = kind(self, flow=flow)
             self._open(self._secure(connection, flow, accepted))
 
-    def _accept_again(self, sock: socket.socket, listener_at: Callable[[str], Listener]) -> None:
+    def _accept_again(
+        self, sock: socket.socket, listener_at: Callable[[str], Listener], kind: Kind
+    ) -> None:
         if sock in self._sockets:
-            self._loop.add_reader(sock, self._accept, sock, listener_at)
+            self._loop.add_reader(sock, self._accept, sock, listener_at, kind)
 
     async def _secure(self, connection: TcpConnection, flow: Flow, accepted: socket.socket) -> None:
         assert self.tls is not None
@@ -244,6 +256,10 @@ class TcpFlows:
         await asyncio.sleep(0)
 
 
+Kind = Callable[..., "TcpConnection"]
+"""Makes a connection of `(flows, flow=…, listener_at=…)`: a TcpConnection, or one that adds a protocol of its own."""
+
+
 class TcpConnection(asyncio.Protocol):
     """One connection; bytes sent before it is open wait."""
 
@@ -257,6 +273,7 @@ class TcpConnection(asyncio.Protocol):
         self.active_at = self.heard_at = flows._loop.time()
         self._listener_at = listener_at
         self._transport: asyncio.Transport | None = None
+        self._ready = False
         self._before: list[bytes] = []
         self._queued = 0
         self._found = 0
@@ -289,13 +306,22 @@ class TcpConnection(asyncio.Protocol):
         sock = made.get_extra_info("socket")
         for level, option, value in KEEPALIVE:
             sock.setsockopt(level, option, value)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Send what waits: from now on messages may go."""
+        self._ready = True
         for data in self._before:
-            made.write(data)
+            self._write(data)
         self._before.clear()
+
+    def _write(self, data: bytes) -> None:
+        assert self._transport is not None
+        self._transport.write(data)
 
     def send(self, data: bytes) -> None:
         self.active_at = self.flows._loop.time()
-        if self._transport is None:
+        if self._transport is None or not self._ready:
             self._queued += len(data)
             if self._queued <= self.flows.limits.write:
                 self._before.append(data)
@@ -304,7 +330,7 @@ class TcpConnection(asyncio.Protocol):
         elif self._transport.get_write_buffer_size() + len(data) > self.flows.limits.write:
             self.cut()
         else:
-            self._transport.write(data)
+            self._write(data)
 
     def data_received(self, data: bytes) -> None:
         flow, flows = self.flow, self.flows
@@ -326,7 +352,7 @@ class TcpConnection(asyncio.Protocol):
                 flows.waiting.setdefault(self, now)
 
     def look(self, now: float) -> None:
-        """End the connection when it is idle or dead; ping a quiet one that we opened.
+        """End the connection when it is idle or dead; ping a quiet one if we do that on its kind.
 
         Only who has answered a ping once is judged by the next: not every server knows RFC 5626.
         """
@@ -335,14 +361,21 @@ class TcpConnection(asyncio.Protocol):
             self.cut()
         elif now - self.active_at > limits.idle:
             self.close()
-        elif self._transport is None or self.flow is None or self.flow.accepted:
+        elif not self._ready or not self._pings:
             return
         elif self._pinged_at:
             if self._answers_pings and now - self._pinged_at > limits.pong:
                 self.cut()
         elif now - max(self.heard_at, self.active_at) > limits.ping:
             self._pinged_at = now
-            self._transport.write(PING)
+            self._ping()
+
+    @property
+    def _pings(self) -> bool:
+        return self.flow is not None and not self.flow.accepted
+
+    def _ping(self) -> None:
+        self._write(PING)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.flow is not None:

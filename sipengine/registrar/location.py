@@ -17,7 +17,7 @@ from sipengine.exceptions import ParseError
 from sipengine.message.uri import SipUri
 from sipengine.message.values import split_list, uri_of
 from sipengine.timerqueue import NEVER, TimerQueue
-from sipengine.transport.flow import Address, Flow
+from sipengine.transport.flow import WEBSOCKET, Address, Flow
 from sipengine.transport.layer import host_port
 from sipengine.transport.locate import Locator
 
@@ -76,6 +76,8 @@ class Binding:
         flow = self.flow
         if flow is not None and not flow.closed:
             return self._source_uri
+        if self.transport in WEBSOCKET:
+            return None
         named = _first_path(self.path) or self.uri
         if named is not None and named.host.strip(b"[]") == self.source[0].encode():
             return bytes(SipUri(b"sip", None, named.host, named.port, _transport_of(named)))

@@ -60,7 +60,7 @@ class Oversize:
 
     def tcp_failed(self, flow: Flow, now: float) -> None:
         """Remember a peer that took no connection, or never said anything on it."""
-        if flow.accepted or flow.framer is not None or flow.secure:
+        if flow.accepted or flow.framer is not None or flow.listener.transport != "tcp":
             return
         if len(self._no_tcp) >= CACHE_LIMIT:
             self._no_tcp.clear()

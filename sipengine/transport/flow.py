@@ -18,8 +18,10 @@ NamedAddress = tuple[str, int, str]
 """Where a connection leads and whom it was opened for: who has proved to be one domain is not taken for another."""
 
 
-SECURE = frozenset({"tls"})
+SECURE = frozenset({"tls", "wss"})
 """Transports inside TLS."""
+WEBSOCKET = frozenset({"ws", "wss"})
+"""Connections that only peers open, most of them browsers, and on which each frame is one message (RFC 7118)."""
 
 
 class Listener:
@@ -29,7 +31,7 @@ class Listener:
 
     def __init__(self, transport: str, host: str, port: int, sent_by: bytes) -> None:
         self.transport = transport
-        """``"udp"``, ``"tcp"`` or ``"tls"``."""
+        """``"udp"``, ``"tcp"``, ``"tls"``, ``"ws"`` or ``"wss"``."""
         self.host = host
         self.v6 = ":" in host
         self.port = port

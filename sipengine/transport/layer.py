@@ -14,7 +14,7 @@ from sipengine.message.fields import CACHE_KEY, CACHE_LIMIT
 from sipengine.message.message import Message, value_of
 from sipengine.message.uri import split_host_port
 from sipengine.message.values import Via, first_value, split_list, split_params
-from sipengine.transport.flow import Address, Flow, Listener
+from sipengine.transport.flow import WEBSOCKET, Address, Flow, Listener
 
 LocalAddress = Callable[[str, str], str]
 """`(transport, remote host) → local host` that the route to it uses; the host asks the kernel."""
@@ -67,7 +67,7 @@ class TransportLayer:
 
     def flow_for(self, listener: Listener, remote: Address, names: tuple[str, ...] = ()) -> Flow:
         """UDP: the flow to that address.  Stream: the live connection to it, or a new flow that the host opens when it
-        sends; with `names` only one that is for the first of them.
+        sends; with `names` only one that is for the first of them.  WebSocket: what no peer has opened is closed.
         """
         key = (*remote, names[0]) if names else remote
         flow = listener.flows.get(key)
@@ -80,6 +80,9 @@ class TransportLayer:
                     return flow
         flow = Flow(listener, remote)
         self.name(flow)
+        if listener.transport in WEBSOCKET:
+            flow.closed = True  # the peer is not connected, and nobody listens there
+            return flow
         if names:
             flow.names = names
             listener.flows[key] = flow
@@ -101,9 +104,11 @@ class TransportLayer:
         key = (listener.transport, sent_by)
         names = self._names.get(key)
         if names is None:
-            secure = b"" if listener.transport == "udp" else b";transport=%b" % listener.transport.encode()
+            # RFC 7118 §5.2: Via tells WS from WSS, a URI knows only ws.
+            by = b"ws" if listener.transport in WEBSOCKET else listener.transport.encode()
+            by = b"" if by == b"udp" else b";transport=" + by
             via = b"Via: SIP/2.0/%b %b;branch=z9hG4bK" % (listener.transport.upper().encode(), sent_by)
-            names = self._names[key] = (via, b"<sip:%b%b;lr" % (sent_by, secure))
+            names = self._names[key] = (via, b"<sip:%b%b;lr" % (sent_by, by))
         flow.sent_by = sent_by
         flow.via, flow.route = names
 

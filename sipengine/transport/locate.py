@@ -10,10 +10,11 @@ from sipengine.events import Event, ResolutionWanted, Target
 from sipengine.exceptions import ParseError, ResolutionError
 from sipengine.message.fields import CACHE_LIMIT
 from sipengine.message.uri import SipUri
+from sipengine.transport.flow import WEBSOCKET
 from sipengine.transport.rests import Rests
 
 OnTargets = Callable[["list[Target] | ResolutionError", float], None]
-_SECURE = {"tcp": "tls", "tls": "tls"}
+_SECURE = {"tcp": "tls", "tls": "tls", "ws": "wss", "wss": "wss"}
 """What a transport parameter means in a sips: URI (RFC 3261 §26.2.2)."""
 _Key = tuple[str, "int | None", "str | None", bool]
 
@@ -69,6 +70,10 @@ class Locator:
             if len(self._numeric) < CACHE_LIMIT:
                 self._numeric[uri] = targets
             on_targets(targets, now)
+            return
+        if transport in WEBSOCKET or host.endswith(".invalid"):
+            # RFC 7118 §5: such a name is no address; a device that is connected has a detour.
+            on_targets(ResolutionError(f"{uri.decode(errors='replace')}: no such device is connected"), now)
             return
         key = (host, parsed.port, transport, secure)
         waiting = self._waiting.get(key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sipengine.configuration import Configuration
@@ -93,7 +93,7 @@ class Routing:
 class Net:
     def __init__(
         self, configuration: Configuration | None = None, transport: str = "udp", peers: PeerBook | None = None,
-        **wire: Any,
+        websockets: Sequence[tuple[str, int]] = (), **wire: Any,
     ) -> None:
         self.wire = Wire(**wire)
         self.routing = Routing()
@@ -101,6 +101,8 @@ class Net:
         self.transport = transport
         self.suffix = b"" if transport == "udp" else b";transport=" + transport.encode()
         self.starts = 0
+        self.websockets = websockets
+        """Transport and port of further listeners."""
         self.peers = peers
         self.endpoint = self.start()
         self.provider = self.wire.station(*PROVIDER, transport)
@@ -118,6 +120,8 @@ class Net:
         )
         endpoint.add_listener("udp", *PROXY)
         endpoint.add_listener("tcp", *PROXY)
+        for transport, port in self.websockets:
+            endpoint.add_listener(transport, PROXY[0], port)
         self.wire.attach(endpoint)
         return endpoint
 

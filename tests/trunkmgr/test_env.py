@@ -57,6 +57,15 @@ def test_registration_parameters_of_the_seed() -> None:
     assert Env.read(own).default_socket == "tcp:[::1]:5070"
 
 
+def test_browsers_come_over_sockets_of_their_own_and_from_pages_that_are_named() -> None:
+    env = Env.read({
+        "TRUNKMGR_SIP_LISTEN": "wss:0.0.0.0:8443", "TRUNKMGR_WS_ORIGINS": "https://Phone.example, http://[::1]:8080",
+    })
+    assert env.sip_listen == ("wss:0.0.0.0:8443",)
+    assert env.ws_origins == ("https://phone.example", "http://[::1]:8080") and Env.read({}).ws_origins == ()
+    assert Env.read({"TRUNKMGR_WS_ORIGINS": "*"}).ws_origins == ("*",)
+
+
 def test_nameservers_and_hosts() -> None:
     env = Env.read({
         "TRUNKMGR_NAMESERVERS": "192.0.2.53, 127.0.0.1:5353 [::1]:53 2001:db8::53",
@@ -78,11 +87,14 @@ def test_nameservers_and_hosts() -> None:
     ("UAC_DEFAULT_SOCKET", "udp:192.0.2.1:5090", "TRUNKMGR_SIP_LISTEN"),
     ("UAC_DEFAULT_SOCKET", "udp:[::1]:5060", "TRUNKMGR_SIP_LISTEN"),
     ("TRUNKMGR_HTTP", "127.0.0.1:99999", "HOST:PORT"),
-    ("TRUNKMGR_SIP_LISTEN", "sctp:127.0.0.1:5060", "write udp, tcp or tls"),
+    ("TRUNKMGR_SIP_LISTEN", "sctp:127.0.0.1:5060", "write one of udp, tcp, tls, ws, wss"),
     ("TRUNKMGR_SIP_LISTEN", "udp:localhost:5060", "TRANSPORT:IP:PORT"),
     ("TRUNKMGR_SIP_LISTEN", ",", "at least one"),
     ("TRUNKMGR_TLS_CERTIFICATE", "own.pem", "absolute path"),
     ("TRUNKMGR_TLS_MINIMUM", "1.1", "1.2, 1.3"),
+    ("TRUNKMGR_WS_ORIGINS", "phone.example", "https://phone.example"),
+    ("TRUNKMGR_WS_ORIGINS", "https://phone.example/app", "https://phone.example"),
+    ("UAC_DEFAULT_SOCKET", "wss:0.0.0.0:8443", "udp, tcp or tls"),
     ("TRUNKMGR_NODE", "a b", "letters, digits"),
     ("TRUNKMGR_NAMESERVERS", "dns.example", "IP or IP:PORT"),
     ("TRUNKMGR_NAMESERVERS", "192.0.2.53:0", "IP or IP:PORT"),

@@ -16,12 +16,12 @@ from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from trunkmgr.admin.records import ReadOnlyAdmin
+from trunkmgr.env import TRANSPORTS
 from trunkmgr.exceptions import NoWorker
 from trunkmgr.models import Ban
 from trunkmgr.services import bans, routes
 
 METHODS = ("INVITE", "OPTIONS", "MESSAGE", "SUBSCRIBE", "REFER", "REGISTER", "BYE")
-TRANSPORTS = ("udp", "tcp", "tls")
 
 
 def _text(label: str, help_text: str, required: bool = True) -> forms.CharField:

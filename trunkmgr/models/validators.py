@@ -11,6 +11,8 @@ import re
 
 from django.core.exceptions import ValidationError
 
+from trunkmgr.env import OUTGOING
+
 _USER = re.compile(r"(?:[A-Za-z0-9\-_.!~*'()&=+$,;?/]|%[0-9A-Fa-f]{2})+")
 _HOST_PORT = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?\.?|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?")
 _PARAMETERS = re.compile(r"(?:;[A-Za-z0-9\-_.!~*'()%+$/:\[\]&]+(?:=[A-Za-z0-9\-_.!~*'()%+$/:\[\]&]*)?)*")
@@ -66,7 +68,7 @@ def local_socket(value: str) -> None:
     host, _, port = rest.rpartition(":")
     try:
         ipaddress.ip_address(host.strip("[]"))
-        known = transport in {"udp", "tcp", "tls"} and port.isascii() and port.isdigit() and int(port) <= 65535
+        known = transport in OUTGOING and port.isascii() and port.isdigit() and int(port) <= 65535
     except ValueError:
         known = False
     if not known:

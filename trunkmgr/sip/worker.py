@@ -32,6 +32,7 @@ from sipengine.message import Message
 from sipengine.transport.flow import Flow
 from sipengine.uac.digest import Credentials
 from trunkmgr import live, processes
+from trunkmgr.env import OUTGOING
 from trunkmgr.models import Node, Order
 from trunkmgr.services import bans, dialogs, locations, nodes
 from trunkmgr.services import orders as order_rows
@@ -53,8 +54,6 @@ from trunkmgr.sip.snapshot import configured_credentials
 
 log = logging.getLogger("trunkmgr.sip")
 
-#: In the order in which they are tried where DNS leaves the choice to us.
-TRANSPORTS = ("udp", "tcp", "tls")
 HEARTBEAT = 2.0
 POLL = 1.0
 OWNERSHIP = 10.0
@@ -107,8 +106,8 @@ class SipWorker(Worker):
         transports = {socket.partition(":")[0] for socket in env.sip_listen}
         self.server = SipServer(
             self.endpoint, list(env.sip_listen), self._on_events,
-            resolver=Resolver(env.hosts, env.nameservers, transports=[x for x in TRANSPORTS if x in transports]),
-            tls=TlsFiles(env.tls_certificate, env.tls_key, env.tls_ca, env.tls_minimum),
+            resolver=Resolver(env.hosts, env.nameservers, transports=[x for x in OUTGOING if x in transports]),
+            tls=TlsFiles(env.tls_certificate, env.tls_key, env.tls_ca, env.tls_minimum), ws_origins=env.ws_origins,
         )
         self._secure = "tls" in transports
         self.routing = routing.routing_class()
