@@ -47,6 +47,7 @@ from sipengine.transport.peers import PeerBook
 from sipengine.transport.rests import Rests
 from sipengine.transport.stream import PING, PONG, StreamFramer
 from sipengine.uac.digest import FindCredentials
+from sipengine.uac.nonces import Nonces
 from sipengine.uac.probe import Probe
 from sipengine.uac.registration import Registrations
 from sipengine.uac.restore import KamailioCodec, RestoreCodec, SealedCodec
@@ -120,6 +121,11 @@ class Endpoint:
     def strength(self) -> Strength:
         """Which realms are known to take a strong digest; calls and registrations share it."""
         return self.proxy.strength
+
+    @property
+    def nonces(self) -> Nonces:
+        """What servers have challenged with; calls and registrations share it."""
+        return self.proxy.authenticator.nonces
 
     @property
     def resume(self) -> Resume:

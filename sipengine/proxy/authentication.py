@@ -26,7 +26,8 @@ from sipengine.proxy.hold import Hold
 from sipengine.proxy.variables import credentials_of
 from sipengine.transport.flow import Address
 from sipengine.uac.digest import Challenge, Credentials, pair, realm_of
-from sipengine.uac.nonces import Learnt, Nonces, Realm
+from sipengine.uac.nonces import Nonces
+from sipengine.uac.submission import Submission
 
 if TYPE_CHECKING:
     from sipengine.proxy.context import Marks, ResponseContext
@@ -34,28 +35,10 @@ if TYPE_CHECKING:
 
 MAX_ROUNDS = 5
 """Times that one request goes out again: 401, 407 and a new nonce for each, and no more."""
-MAX_TRIES, MAX_STALE = 2, 3
-"""Answers to one realm: a second only to another nonce, a third only where the server calls the last one stale."""
-
 CSEQ_EXHAUSTED = b"CSeq Exhausted"
 
 CredentialsOf = Callable[[str], Sequence[Credentials]]
 """Credentials of an account, by l_uuid: for challenges within its calls."""
-
-
-class Submission:
-    """How one copy of a request proves who sends it."""
-
-    __slots__ = ("answers", "lines", "tries", "unasked")
-
-    def __init__(self, answers: dict[Realm, Learnt], tries: dict[Realm, int], unasked: bool) -> None:
-        self.answers = answers
-        self.tries = tries
-        """How often each realm was answered, over all copies before."""
-        self.unasked = unasked
-        """Nobody has asked yet: the answers are those that this server took before."""
-        self.lines: tuple[bytes, ...] = ()
-        """Header lines as sent."""
 
 
 class Authentication:
@@ -274,19 +257,14 @@ class Authenticator:
             lines[i] = b"CSeq: %d %b" % (auth.number, context.method)
         submission = auth.submissions.get(branch)
         if submission is None:
-            submission = auth.submissions[branch] = Submission(
-                self.nonces.known(server, auth.credentials, now), {}, True
-            )
+            submission = auth.submissions[branch] = Submission.of_known(self.nonces, server, auth.credentials, now)
         if submission.answers:
             if AUTHORIZATION in keys or PROXY_AUTHORIZATION in keys:
                 _strip(message, {realm for _, realm in submission.answers})
                 i = keys.index(CSEQ)
-            identifiers = self.core.identifiers
-            submission.lines = tuple([
-                learnt.line(context.method, branch.ruri, identifiers.hex(), message.body)
-                for learnt in submission.answers.values()
-            ])
-            lines[i + 1 : i + 1] = submission.lines
+            lines[i + 1 : i + 1] = submission.write(
+                context.method, branch.ruri, self.core.identifiers.hex(), message.body
+            )
             keys[i + 1 : i + 1] = [
                 PROXY_AUTHORIZATION if proxy else AUTHORIZATION for proxy, _ in submission.answers
             ]
@@ -301,7 +279,7 @@ class Authenticator:
             context.message, context.names = SENT, NO_NAMES  # it goes nowhere any more
         submission = auth.submissions.get(branch)
         if submission is not None and submission.answers:
-            self.nonces.accepted(submission.answers, message, submission.unasked, now)
+            submission.accepted(message, self.nonces, now)
             if not submission.unasked:
                 self.core.strength.took([(x.challenge, x.credentials) for x in submission.answers.values()])
         if context.method == b"INVITE" and auth.numbers is not None:
@@ -345,7 +323,6 @@ class Authenticator:
             return None
         server = client.flow.remote
         old = auth.submissions.get(branch) or Submission({}, {}, False)
-        answers, tries = old.answers.copy(), old.tries.copy()
         www, proxy = reply.get_all(b"WWW-Authenticate"), reply.get_all(b"Proxy-Authenticate")
         found = pair(www, proxy, lambda challenge: self._strong_enough(auth.credentials, challenge))
         if not found and pair(www, proxy, lambda challenge: _find(auth.credentials, challenge)):
@@ -354,18 +331,11 @@ class Authenticator:
         if found and not self.core.transactions.peers.may_challenge(server[0]):
             self.core.counters.unasked_challenges += 1
             return None
-        for challenge, credentials in found:
-            realm = challenge.proxy, challenge.realm
-            before = answers.get(realm)
-            if before is not None and not old.unasked:
-                most = MAX_STALE if challenge.stale else MAX_TRIES
-                if before.challenge.nonce == challenge.nonce or tries.get(realm, 0) >= most:
-                    auth.refused = True
-                    return None
-            tries[realm] = tries.get(realm, 0) + 1
-            refused = before is not None and old.unasked
-            answers[realm] = self.nonces.learn(server, challenge, credentials, refused, now)
-        return Submission(answers, tries, False) if found else None
+        if not found:
+            return None
+        submission = old.challenged(found, self.nonces, server, now)
+        auth.refused = auth.refused or submission is None
+        return submission
 
     def _strong_enough(self, credentials: Sequence[Credentials], challenge: Challenge) -> Credentials | None:
         found = _find(credentials, challenge)

@@ -15,7 +15,7 @@ from sipengine.message.message import Message
 from sipengine.transport.flow import Address
 from sipengine.uac.digest import Challenge, Credentials, answer
 
-CAPACITY = 10_000
+CAPACITY = 20_000
 REFUSALS = 2
 """In a row; after them nonces of this server are used once each."""
 PAUSE = 3600.0

@@ -6,7 +6,6 @@ target when one does not answer.  Does not know what the request is for; `regist
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -24,10 +23,14 @@ from sipengine.transport.flow import Address, Flow, Listener
 from sipengine.transport.layer import TransportLayer
 from sipengine.transport.rests import Rests, asked_rest
 from sipengine.uac.binding import retry_after
-from sipengine.uac.digest import Challenge, Credentials, FindCredentials, answer, choose, pair
+from sipengine.uac.digest import Challenge, Credentials, FindCredentials, choose, pair
+from sipengine.uac.nonces import Nonces
 from sipengine.uac.pacing import Pacing, Priority
 from sipengine.uac.strength import Strength
+from sipengine.uac.submission import Submission
 
+NOTHING = Submission({}, {}, False)
+BEFORE_A_CHALLENGE = frozenset({400, 403})
 Headers = list[tuple[bytes, bytes]]
 OpenListener = Callable[[str, str, int], Listener | None]
 """`(transport, host, port)` → a listener for one local address that a wildcard socket covers; the host provides it."""
@@ -45,6 +48,9 @@ class Agent(Protocol):
 
     @property
     def strength(self) -> Strength: ...
+
+    @property
+    def nonces(self) -> Nonces: ...
 
     @property
     def listeners(self) -> list[Listener]: ...
@@ -208,15 +214,13 @@ class Exchange:
         self.due = NEVER
         self.sent_at: float | None = None
         self._client: ClientTransaction | None = None
-        self._proof: tuple[bytes, ...] = ()
-        """What proved the request that is under way: its ACK repeats it (RFC 3261 §13.2.2.4)."""
+        self._submission = NOTHING
+        """What proves the request that is under way."""
         self._ringing = False
         self._targets: list[Target] = []
         self._target: Target | None = None
         self._listener: Listener | None = None
         self._means = (replace(request.credentials, realm=request.realm.encode()), *request.others)
-        self._answered: dict[tuple[bool, bytes], tuple[Challenge, Credentials]] = {}
-        self._nonces: Counter[bytes] = Counter()
         self._sent_to_target = 0
         self._realm_seen = ""
         self._digest = ""
@@ -264,7 +268,7 @@ class Exchange:
             client.terminate()
 
     def _hang_up(self, client: ClientTransaction, now: float, answer: Message | None) -> None:
-        self.requests.agent.hang_up(client, now, answer, self._strong_enough, self._proof)
+        self.requests.agent.hang_up(client, now, answer, self._strong_enough, self._submission.lines)
 
     def _located(self, targets: list[Target] | ResolutionError, now: float) -> None:
         if self.ended:
@@ -294,7 +298,7 @@ class Exchange:
                 self._last = self._last or Outcome(now, "no_socket", target=target)
                 continue
             self._target, self._listener = target, listener
-            self._answered.clear()
+            self._submission = self._known(target, now)
             self._sent_to_target = 0
             self.requests.pacing.submit(target.address, self._send, now, request.priority)
             return
@@ -307,17 +311,11 @@ class Exchange:
         request, agent = self.request, self.requests.agent
         flow = agent.flow_for(self._listener, self._target.address, self._target.names)
         headers = request.headers(flow)
-        proof = []
-        for challenge, credentials in self._answered.values():
-            self._nonces[challenge.nonce] += 1
-            proof.append(
-                answer(
-                    challenge, credentials, request.method, request.ruri, nc=self._nonces[challenge.nonce],
-                    cnonce=agent.entropy(12).hex().encode(), body=request.body,
-                )
-            )
-        headers += proof
-        self._proof = tuple(b"%b: %b" % line for line in proof)
+        for line in self._submission.write(
+            request.method, request.ruri, agent.entropy(12).hex().encode(), request.body
+        ):
+            name, _, value = line.partition(b": ")
+            headers.append((name, value))
         first = self.sent_at is None
         self.sent_at = now
         self._sent_to_target += 1
@@ -364,16 +362,24 @@ class Exchange:
             return
         self.requests.answered(self._target)
         if code in (401, 407):
-            verdict = self._challenged(message)
+            verdict = self._challenged(message, now)
             if verdict is Repeat.ANSWERED:
                 priority = min(self.request.priority, Priority.ANSWER)
                 self.requests.pacing.submit(self._target.address, self._send, now, priority)
             else:
                 self._end(self._outcome(now, verdict.value, message, code))
             return
-        if code < 300 and self._answered:
-            self.requests.agent.strength.took(self._answered.values())
-            self._digest = next(iter(self._answered.values()))[0].algorithm.decode()
+        agent, submission = self.requests.agent, self._submission
+        if submission.unasked and submission.answers and code in BEFORE_A_CHALLENGE:
+            # Some servers refuse a nonce that they have forgotten as they refuse a wrong password.
+            submission.disbelieved(now)
+            self._submission = NOTHING
+            self.requests.pacing.submit(self._target.address, self._send, now, Priority.ANSWER)
+            return
+        if code < 300 and submission.answers:
+            submission.accepted(message, agent.nonces, now)
+            agent.strength.took([(x.challenge, x.credentials) for x in submission.answers.values()])
+            self._digest = next(iter(submission.answers.values())).challenge.algorithm.decode()
         self._end(self._outcome(now, "", message, code))
 
     def _failure(self, error: SipError, now: float) -> None:
@@ -390,7 +396,7 @@ class Exchange:
             self._last = self._outcome(now, "unreachable", detail=str(error))
         self._next_target(now)
 
-    def _challenged(self, message: Message) -> Repeat:
+    def _challenged(self, message: Message, now: float) -> Repeat:
         """Take up the challenges of a 401 or 407 (RFC 3261 §22.2, §22.3)."""
         www, proxy = message.get_all(b"WWW-Authenticate"), message.get_all(b"Proxy-Authenticate")
         if not any(self._means):
@@ -404,15 +410,24 @@ class Exchange:
             self._realm_seen = unanswered[0].realm.decode("utf-8", "replace") if unanswered else self._realm_seen
             return Repeat.OTHER_REALM if unanswered else Repeat.UNKNOWN
         self._realm_seen = chosen[0][0].realm.decode("utf-8", "replace")
-        for challenge, _ in chosen:
-            before = self._answered.get((challenge.proxy, challenge.realm))
-            if before is not None and (not challenge.stale or before[0].nonce == challenge.nonce):
-                return Repeat.REFUSED
         if self._sent_to_target >= MAX_REPEATS:
             return Repeat.REFUSED
-        for challenge, credentials in chosen:
-            self._answered[challenge.proxy, challenge.realm] = challenge, credentials
+        assert self._target is not None
+        agent = self.requests.agent
+        submission = self._submission.challenged(chosen, agent.nonces, self._target.address, now)
+        if submission is None:
+            return Repeat.REFUSED
+        self._submission = submission
         return Repeat.ANSWERED
+
+    def _known(self, target: Target, now: float) -> Submission:
+        """What this server took before, with credentials that still serve it."""
+        agent = self.requests.agent
+        submission = Submission.of_known(agent.nonces, target.address, self._means, now)
+        for realm, learnt in list(submission.answers.items()):
+            if not agent.strength.allows(learnt.challenge, learnt.credentials):
+                del submission.answers[realm]
+        return submission
 
     def _credentials_of(self, challenge: Challenge) -> Credentials | None:
         return next((credentials for credentials in self._means if credentials.answers(challenge)), None)

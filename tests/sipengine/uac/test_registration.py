@@ -14,14 +14,20 @@ from sipengine.configuration import Configuration
 from sipengine.events import RegistrationState as State
 from sipengine.events import Target, Trigger
 from sipengine.exceptions import ResolutionError
+from sipengine.message import Message
 from sipengine.uac.binding import BindingRecord
-from tests.sipengine.uac.registrar import Network, Reply, account, challenging, granting
+from tests.sipengine.uac.registrar import REALM, Network, Reply, account, challenging, granting
 
 
 def registered(network: Network, **changes: object) -> None:
     network.registrations.change(account(**changes), network.now)
     network.run(1)
     assert network.events[-1].state is State.REGISTERED
+
+
+
+def nc_of(message: Message) -> str:
+    return (message.get(b"Authorization") or b"").decode().partition("nc=")[2][:8]
 
 
 @pytest.mark.rfc("3261", "10.2")
@@ -96,12 +102,93 @@ def test_401_then_407_keeps_both_answers() -> None:
 def test_refreshes_keep_call_id_and_tag_and_raise_cseq() -> None:
     network = Network(challenging(granting()))
     registered(network)
-    network.run(3000)
+    network.run(4000)
     messages = [sent.message for sent in network.sent]
     assert len(messages) >= 8
     assert len({m.call_id for m in messages}) == 1
     assert len({m.from_.tag for m in messages}) == 1
     assert [m.cseq[0] for m in messages] == list(range(1, len(messages) + 1))
+
+
+@pytest.mark.rfc("7616", "3.4")
+def test_a_refresh_is_one_round_trip_where_the_nonce_is_taken_again() -> None:
+    network = Network(challenging(granting()))
+    registered(network)
+    network.run(2000)
+    assert [sent.authorized for sent in network.sent] == [False, True, True, True, True]
+    counts = [nc_of(sent.message) for sent in network.sent[1:]]
+    assert counts == ["00000001", "00000002", "00000003", "00000004"]
+    network.registrations.unregister("acc000001", network.now)
+    network.run(1)
+    assert network.sent[-1].expires == 0 and nc_of(network.sent[-1].message) == "00000005"
+
+
+@pytest.mark.rfc("3261", "22.3")
+def test_both_answers_of_a_401_behind_a_407_are_shown_unasked() -> None:
+    network = Network(challenging(challenging(granting(), code=401, prefix="w"), code=407, realm="p", prefix="p"))
+    registered(network)
+    network.run(550)
+    assert len(network.sent) == 4
+    last = network.sent[-1].message
+    assert b"nc=00000003" in (last.get(b"Proxy-Authorization") or b"")
+    assert b"nc=00000002" in (last.get(b"Authorization") or b"")
+
+
+@pytest.mark.rfc("7616", "3.5")
+def test_the_next_nonce_is_used_at_the_next_refresh() -> None:
+    right = challenging(granting())
+
+    def answer(message: Message) -> Reply:
+        reply = right(message)
+        if reply is None or reply[0] != 200:
+            return reply
+        return reply[0], reply[1], [*reply[2], 'Authentication-Info: nextnonce="following"']
+
+    network = Network(answer)
+    registered(network)
+    network.run(550)
+    value = network.sent[-1].message.get(b"Authorization") or b""
+    assert len(network.sent) == 3 and b'nonce="following"' in value and b"nc=00000001" in value
+
+
+def test_where_nonces_are_good_once_a_refresh_waits_for_its_challenge() -> None:
+    used: set[str] = set()
+    inner = challenging(granting())
+
+    def answer(message: Message) -> Reply:
+        value = (message.get(b"Authorization") or b"").decode()
+        nonce = value.partition('nonce="')[2].partition('"')[0]
+        if nonce in used:
+            fresh = f'realm="{REALM}", qop="auth", nonce="x{len(used)}", stale=true'
+            return 401, "No", [f"WWW-Authenticate: Digest {fresh}"]
+        used.add(nonce or "none")
+        used.discard("none")
+        return inner(message)
+
+    network = Network(answer)
+    registered(network)
+    network.run(3500)
+    shown = "".join("+" if sent.authorized else "-" for sent in network.sent)
+    assert shown.startswith("-+" "++++" "-+-+-+"), "two refusals, then nothing is shown unasked for an hour"
+    assert network.last().state is State.REGISTERED
+
+
+@pytest.mark.parametrize("code", [400, 403])
+def test_a_server_that_refuses_a_forgotten_nonce_is_asked_anew(code: int) -> None:
+    inner = challenging(granting())
+    forgets = False
+
+    def answer(message: Message) -> Reply:
+        if forgets and b"nonce=\"n0\"" in (message.get(b"Authorization") or b""):
+            return code, "Forbidden", []
+        return inner(message)
+
+    network = Network(answer)
+    registered(network)
+    forgets = True
+    network.run(550)
+    assert [sent.authorized for sent in network.sent] == [False, True, True, False, True]
+    assert (network.last().state, network.last().failures) == (State.REGISTERED, 0)
 
 
 @pytest.mark.rfc("7616", "3.3")
@@ -115,6 +202,15 @@ def test_stale_nonce_gets_another_try() -> None:
     assert len(network.sent) == 3
 
 
+def test_another_nonce_without_stale_gets_one_more_try() -> None:
+    replies: list[Reply] = [
+        (401, "Unauthorized", [f'WWW-Authenticate: Digest realm="r", nonce="{n}", qop="auth"']) for n in (1, 2)
+    ]
+    network = Network(lambda message: replies.pop(0) if replies else granting()(message))
+    registered(network)
+    assert len(network.sent) == 3
+
+
 def test_endless_stale_nonces_end() -> None:
     count = iter(range(1000))
     network = Network(
@@ -122,7 +218,7 @@ def test_endless_stale_nonces_end() -> None:
     )
     network.registrations.change(account(), network.now)
     network.run(10)
-    assert len(network.sent) == 5
+    assert len(network.sent) == 4
     assert network.last().cause == "wrong_password"
 
 
@@ -140,6 +236,7 @@ def test_wrong_password_is_refused_and_asked_seldom() -> None:
     assert gaps[0] >= 60 and firsts[1] - start >= 60
     assert max(gaps) <= 903 and len(gaps) >= 8  # 15 min and the guard's 2 s; never given up
     assert all(b > a * 1.4 for a, b in pairwise(gaps[:4]))
+    assert len(network.sent) == 3 * len(firsts), "a nonce that was refused is not shown unasked"
 
 
 def test_the_right_password_later_registers_at_once() -> None:
@@ -151,7 +248,7 @@ def test_the_right_password_later_registers_at_once() -> None:
     network.run(1)
     last = network.last()
     assert (last.state, last.failures, last.trigger) == (State.REGISTERED, 0, Trigger.CHANGE)
-    assert len(network.sent) == 4
+    assert len(network.sent) == 5
 
 
 def test_the_same_row_again_sends_nothing() -> None:
@@ -159,10 +256,10 @@ def test_the_same_row_again_sends_nothing() -> None:
     for _ in range(3):
         network.registrations.change(account(), network.now)
         network.run(1)
-    assert len(network.sent) == 2
+    assert len(network.sent) == 3
     network.registrations.change(account(l_username="elsewhere"), network.now)
     network.run(1)
-    assert len(network.sent) == 2
+    assert len(network.sent) == 3
 
 
 @pytest.mark.parametrize(
@@ -429,7 +526,7 @@ def test_changed_identity_takes_the_old_binding_back_with_the_old_credentials() 
     network.answers.clear()
     network.run(0.5)
     taken_back = [sent for sent in network.sent if sent.expires == 0]
-    assert [sent.message.call_id for sent in taken_back] == [old_call_id] * 2
+    assert [sent.message.call_id for sent in taken_back] == [old_call_id]
     assert taken_back[-1].authorized
     new = [sent for sent in network.sent if b"newname" in (sent.message.get(b"To") or b"")]
     assert new and new[0].message.call_id != old_call_id
