@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import Issued
 from tests.interop.programs import Program, eventually, free_port, missing, program
 
 HERE = Path(__file__).parent
@@ -371,6 +372,22 @@ def _read(data: bytes) -> Iterator[Packet]:
             (socket.inet_ntoa(ip[16:20]), dport),
             udp[8:].decode("utf8", "replace"),
         )
+
+
+def tls_peer(folder: Path, name: str, udp: tuple[str, int], secure: int, issued: Issued, **more: str) -> Program:
+    """A Kamailio with TLS at port `secure` of the same address; what `more` may say stands in conf/tls_peer.cfg."""
+    given = {
+        "LISTEN": f"udp:{udp[0]}:{udp[1]}", "LISTEN_TLS": f"tls:{udp[0]}:{secure}", "SOURCE": udp[0],
+        "CONTROL": f'"unix:{folder / name}-ctl"', "CERTIFICATE": f'"{issued.certificate}"', "KEY": f'"{issued.key}"',
+        **{key: f'"{value}"' for key, value in more.items()},
+    }  # fmt: skip
+    return Program(
+        [
+            program("kamailio"), "-DD", "-E", "-f", str(HERE / "conf" / "tls_peer.cfg"), "-Y", str(folder),
+            "-w", str(folder), "-m", "64", *(word for key, value in given.items() for word in ("-A", f"{key}={value}")),
+        ],
+        log=folder / f"{name}.log",
+    )  # fmt: skip
 
 
 def assert_clean(result: SippResult, calls: int) -> None:

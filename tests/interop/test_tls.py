@@ -12,9 +12,9 @@ import pytest
 
 from tests.certificates import Authority
 from tests.interop.conftest import Place
-from tests.interop.peers import HERE, Sipp, assert_clean
+from tests.interop.peers import Sipp, assert_clean, tls_peer
 from tests.interop.product import Embedded
-from tests.interop.programs import Program, eventually, free_port, program
+from tests.interop.programs import eventually, free_port, program
 
 pytestmark = pytest.mark.interop("kamailio", "sipp", "openssl")
 
@@ -37,18 +37,8 @@ def stand(trunkmgr_up: Callable[..., Embedded], place: Place, folder: Path) -> I
     authority = Authority(folder)
     own, theirs = authority.issue("own", dns=("trunks.example",)), authority.issue("provider", dns=(DOMAIN,))
     provider, secure, theirs_at = place.provider_port(), free_port(), free_port(place.provider)
-    control = f"unix:{folder / 'tls-ctl'}"
     with ExitStack() as stack:
-        kamailio = Program(
-            [
-                program("kamailio"), "-DD", "-E", "-f", str(HERE / "conf" / "tls_provider.cfg"), "-Y", str(folder),
-                "-w", str(folder), "-m", "64", "-A", f"LISTEN=udp:{provider[0]}:{provider[1]}",
-                "-A", f"LISTEN_TLS=tls:{place.provider}:{theirs_at}", "-A", f'CONTROL="{control}"',
-                "-A", f'CERTIFICATE="{theirs.certificate}"', "-A", f'KEY="{theirs.key}"',
-            ],
-            log=folder / "tls-provider.log",
-        )  # fmt: skip
-        stack.callback(kamailio.stop, 5)
+        stack.callback(tls_peer(folder, "provider", provider, theirs_at, theirs).stop, 5)
         product = trunkmgr_up(start=False)
         product.env["TRUNKMGR_SIP_LISTEN"] += f",tls:127.0.0.1:{secure}"
         product.env |= {
