@@ -23,9 +23,10 @@ from sipengine.transport.flow import Flow, Listener
 
 log = logging.getLogger("sipengine")
 
-# At DEBUG the library would write every frame down, credentials and all.
-_quiet = logging.getLogger("sipengine.websocket")
-_quiet.setLevel(logging.WARNING)
+# At DEBUG the library would write every frame down, credentials and all.  Not one of `getLogger`: a configuration of
+# logging, as Django's, would set its level anew.
+_quiet = logging.Logger("sipengine.websocket", logging.WARNING)
+_quiet.parent = log
 
 SUBPROTOCOL = Subprotocol("sip")
 MAX_HEAD = 16384

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import logging
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -213,6 +214,19 @@ def test_pages_connect_only_from_origins_that_are_allowed(run: Callable[[Main], 
             assert await status(here, "https://evil.example") == 101
 
     run(main)
+
+
+def test_no_frame_is_ever_in_the_log(run: Callable[[Main], None], caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("", "sipengine", "sipengine.websocket", "websockets.server"):
+        caplog.set_level(logging.DEBUG, name or None)
+
+    async def main() -> None:
+        async with host() as here, client(here, logger=logging.Logger("client")) as ws:
+            await ws.send(message("secret-call").decode())
+            assert "200 OK" in str(await ws.recv())
+
+    run(main)
+    assert "secret-call" not in caplog.text and "connection" not in caplog.text
 
 
 def test_nothing_is_compressed(run: Callable[[Main], None]) -> None:
