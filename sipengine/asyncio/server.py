@@ -12,7 +12,7 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from ipaddress import ip_address
 from math import inf
@@ -150,6 +150,11 @@ class SipServer:
     def dropped(self) -> int:
         """Datagrams that the kernel did not take."""
         return sum(opened.dropped for opened in self._udp)
+
+    @property
+    def ended(self) -> Mapping[str, int]:
+        """Connections refused or ended, by why, as `TcpFlows.ended`."""
+        return self._tcp.ended if self._tcp is not None else {}
 
     async def _close(self) -> None:
         self._closed = True

@@ -84,9 +84,10 @@ class TcpFlows:
         """Accepted connections that stand, by address."""
         self.waiting: dict[TcpConnection, float] = {}
         """Connections that owe us the end of a message, and since when: oldest first, since all wait equally long."""
-        self.refused = 0
-        self.cut = 0
-        """Connections ended by a deadline, a full queue or broken frames."""
+        self.ended: Counter[str] = Counter()
+        """Connections refused or ended, by why: `crowded` (one too many), `handshake` (of TLS or WebSocket), `origin`,
+        `slow` (a deadline, a full queue), `frames`.
+        """
         self._opening: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.Server] = []
         self._sockets: list[socket.socket] = []
@@ -189,7 +190,7 @@ class TcpFlows:
                 lambda: connection, accepted, ssl=self.tls.accepting, ssl_handshake_timeout=self.limits.handshake
             )
         except (OSError, ValueError) as error:
-            self.cut += 1
+            self.ended["handshake"] += 1
             host, port = flow.remote
             plain = FlowClosed(f"The connection with {host} port {port} ended in its TLS handshake.")
             self.lost(flow, failure(error, host, port) or plain)
@@ -198,10 +199,11 @@ class TcpFlows:
         """The flow of a connection that a peer opened; None when it is one too many or not admitted."""
         limits, host = self.limits, remote[0]
         flow = None
-        if self.accepted < limits.accepted and self.sources[host] < limits.per_source:
+        if self.accepted >= limits.accepted or self.sources[host] >= limits.per_source:
+            self.ended["crowded"] += 1
+        else:
             flow = self.accept(listener, remote)
         if flow is None:
-            self.refused += 1
             if not self.sources[host]:
                 del self.sources[host]
             return None
@@ -385,7 +387,7 @@ class TcpConnection(asyncio.Protocol):
 
     def cut(self) -> None:
         """End at once; what waits to be written is lost, and who sent it is told."""
-        self.flows.cut += 1
+        self.flows.ended["slow"] += 1
         if self._transport is not None:
             self._transport.abort()
         if self.flow is not None:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
-from websockets.exceptions import InvalidHandshake
+from websockets.exceptions import InvalidHandshake, InvalidOrigin
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
@@ -83,7 +83,7 @@ class WsConnection(TcpConnection):
         why = protocol.handshake_exc
         reason = str(why) if isinstance(why, InvalidHandshake) else "no WebSocket handshake"
         log.info("No WebSocket for %s: %s.", self.flow.remote[0], reason)
-        flows.refused += 1
+        flows.ended["origin" if isinstance(why, InvalidOrigin) else "handshake"] += 1
         answer = b"".join(protocol.data_to_send())
         if not answer:
             text = f"This port speaks SIP over WebSocket (RFC 7118); {reason}.\n"
@@ -121,7 +121,7 @@ class WsConnection(TcpConnection):
     def _take(self, frame: Frame, flow: Flow) -> bool:
         """Hand a whole message on; whether something ended with this frame: a message, or a ping between two."""
         if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-            return not self._message
+            return frame.opcode is Opcode.PING and not self._message
         if frame.opcode is not Opcode.CONT:
             self._text = frame.opcode is Opcode.TEXT
         self._message += frame.data
@@ -144,7 +144,8 @@ class WsConnection(TcpConnection):
             if data:
                 transport.write(data)
             else:
-                self.flows.cut += self._protocol.parser_exc is not None
+                if self._protocol.close_rcvd is None:  # it was not the peer that said goodbye
+                    self.flows.ended["frames"] += 1
                 transport.close()
 
     # out

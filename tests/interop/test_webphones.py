@@ -157,6 +157,8 @@ def test_a_page_registers_and_is_called_through_a_trunk(
     near = sipp("caller", place.stranger_port(), stand.provider, count=1, users=["carl"], seconds=15)
     assert_clean(near.result(), 1)
     page.wait_for_function("phone.states.at(-1) === 'Terminated'", timeout=5_000)
+    told = stand.product.manage("routes", "--source", place.provider, "--ruri", "sip:carl@127.0.0.1").out
+    assert "wss:" + received.removeprefix("sip:").removesuffix(";transport=wss") in told
     assert page.evaluate("phone.from") == "sip:anonymous@anonymous.invalid"
     said = page.evaluate("phone.offered")  # untouched, each way
     assert "o=gw 53655765 2353687637 IN IP4 " in said and said.endswith("a=sendrecv\r\n")
@@ -201,4 +203,6 @@ def test_a_page_of_another_origin_gets_no_connection(stand: Stand, library: dict
     with pytest.raises(Exception, match="WebSocket closed"):
         stand.register(page, "anna", SDP)
     eventually(lambda: "Origin header: https://evil.example" in stand.product.text, 5, "the log says why")
+    admin = stand.product.admin()
+    eventually(lambda: "TRUNKMGR_WS_ORIGINS wanted" in admin.get("/status/security/"), 5, "the page Security says so", 0.3)
     page.context.close()

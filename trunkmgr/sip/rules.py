@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from sipengine.counters import Counters
@@ -42,6 +42,11 @@ RULES = {
     "cancel_elsewhere": "A CANCEL did not come from where its INVITE came: 481.",
     "unauthorized": "A wrong answer to our challenge: 401, and a ban for many over a connection.",
     "stray": "A request within a call belongs to no call of ours: 481.",
+    "crowded": "One connection too many, of its address or of all: it is refused.",
+    "handshake": "A connection came to no TLS, or to no SIP over WebSocket: it is ended.",
+    "origin": "A web page whose origin is not in TRUNKMGR_WS_ORIGINS wanted to connect: 403.",
+    "frames": "A WebSocket frame was broken or too large: its connection is ended.",
+    "slow": "No whole message came in time, or the peer did not read: its connection is ended.",
 }
 
 #: Rules that the engine holds, by its counters.
@@ -82,9 +87,9 @@ refusals = Refusals()
 """Of this process."""
 
 
-def counted(counters: Counters, of_routing: Counter[str]) -> dict[str, int]:
+def counted(counters: Counters, of_routing: Counter[str], of_connections: Mapping[str, int]) -> dict[str, int]:
     """How often each rule refused something since the start, without those that never did."""
-    counts = {rule: getattr(counters, name) for rule, name in _OF_ENGINE.items()}
+    counts = {rule: getattr(counters, name) for rule, name in _OF_ENGINE.items()} | dict(of_connections)
     for rule, count in of_routing.items():
         counts[rule] = counts.get(rule, 0) + count
     return {rule: counts[rule] for rule in (*RULES, *sorted(counts.keys() - RULES.keys())) if counts.get(rule)}

@@ -458,13 +458,16 @@ class SipWorker(Worker):
 
         return learn
 
+    def _refused(self) -> dict[str, int]:
+        return rules.counted(self.endpoint.counters, rules.refusals.counts, self.server.ended)
+
     def load(self) -> dict[str, Any]:
         """How the worker stands with overload: what is refused of new calls, and the least wait of what it reads."""
         overload = self.endpoint.overload
         return {
             "share": round(overload.share, 3), "wait": round(overload.wait, 4), "times": overload.times,
             "refused": self.endpoint.counters.overload + self.steps.refused,
-            "rules": rules.counted(self.endpoint.counters, rules.refusals.counts),
+            "rules": self._refused(),
         }
 
     def dump(self) -> dict[str, Any]:
@@ -481,6 +484,6 @@ class SipWorker(Worker):
             "hooks_pending": self.steps.pending,
             "dropped": self.bridge.dropped,
             "resting": [f"{transport}:{host}:{port}" for transport, (host, port) in self.endpoint.rests.resting],
-            "rules": rules.counted(self.endpoint.counters, rules.refusals.counts),
+            "rules": self._refused(),
             "counters": self.endpoint.counters.as_dict(),
         }

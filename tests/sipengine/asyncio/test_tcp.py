@@ -75,7 +75,7 @@ def test_a_half_sent_message_is_cut_and_others_go_on(run: Callable[[Main], None]
             took = asyncio.get_running_loop().time() - start
             with contextlib.suppress(ConnectionError):
                 assert ended.result() == b""
-            assert 0.3 < took < 1.5 and sent > 5 and flows_of(here).cut == 1
+            assert 0.3 < took < 1.5 and sent > 5 and flows_of(here).ended["slow"] == 1
             slow.close()
             good.close()
 
@@ -122,7 +122,7 @@ def test_one_source_has_a_share_of_the_connections(run: Callable[[Main], None]) 
             reader, writer = await connect(here.port)
             with contextlib.suppress(ConnectionError):
                 assert await reader.read() == b""
-            assert flows_of(here).refused == 1 and flows_of(here).sources["127.0.0.1"] == 3
+            assert flows_of(here).ended["crowded"] == 1 and flows_of(here).sources["127.0.0.1"] == 3
             writer.close()
             with socket.socket() as elsewhere:  # another address is not punished for it
                 elsewhere.setblocking(False)
@@ -167,7 +167,7 @@ def test_a_stalled_peer_fills_its_own_queue_and_blocks_nobody(run: Callable[[Mai
                 writer.write(options("o", "TCP"))
                 assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"SIP/2.0 200")
                 writer.close()
-            assert flow.closed and told.count(flow) == 1 and tcp.cut == 1
+            assert flow.closed and told.count(flow) == 1 and tcp.ended["slow"] == 1
             assert len(taken) == 1
 
     run(main)
@@ -194,7 +194,7 @@ def test_a_connection_that_does_not_open_is_given_up_and_told(run: Callable[[Mai
                 # What waits for the connection is bounded as well.
                 flow = here.endpoint.flow_for(here.endpoint.listeners[0], ("127.0.0.1", port))
                 here.server.call(here.endpoint.out.append, (b"x" * 2000, flow))
-                assert flow.closed and flows_of(here).cut == 1
+                assert flow.closed and flows_of(here).ended["slow"] == 1
                 for filler in fillers:
                     filler.close()
 

@@ -174,12 +174,12 @@ def test_who_dallies_with_the_handshake_is_cut_and_others_go_on(
             one_more = await asyncio.open_connection("127.0.0.1", here.port)
             with contextlib.suppress(ConnectionError):
                 assert await one_more[0].read() == b""  # those in their handshake count
-            assert flows_of(here).refused == 1
+            assert flows_of(here).ended["crowded"] == 1
             for dull, _ in silent:
                 with contextlib.suppress(ConnectionError):
                     await asyncio.wait_for(dull.read(), 2)
             await until(lambda: flows_of(here).accepted == 1)
-            assert flows_of(here).cut == 2
+            assert flows_of(here).ended["handshake"] == 2
             for _, each in (*silent, one_more, (reader, writer)):
                 each.close()
 

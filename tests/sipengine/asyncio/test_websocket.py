@@ -187,7 +187,7 @@ def test_a_handshake_that_will_not_do_is_told_why(
             writer.write(asked)
             got = await ended(reader)
             assert got.startswith(b"HTTP/1.1 4" if not status else b"HTTP/1.1 %d " % status) and reason in got
-            assert flows_of(here).refused == 1
+            assert flows_of(here).ended["handshake"] == 1
             await until(lambda: flows_of(here).accepted == 0)
             writer.close()
 
@@ -208,6 +208,7 @@ def test_pages_connect_only_from_origins_that_are_allowed(run: Callable[[Main], 
             assert await status(here, "https://phone.example") == 101
             assert await status(here, "https://evil.example") == await status(here, "null") == 403
             assert await status(here, None) == 101  # no browser: no page can have made it connect
+            assert flows_of(here).ended == {"origin": 2}
         async with host() as here:
             assert (await status(here, "https://phone.example"), await status(here, None)) == (403, 101)
         async with host(ws_origins=["*"]) as here:
@@ -284,7 +285,7 @@ def test_broken_frames_end_the_connection_with_a_code(run: Callable[[Main], None
             writer.write(sent + frame(message("smuggled")))
             got = await ended(reader)
             assert got[:1] == b"\x88" and struct.unpack("!H", got[2:4]) == (code,) and b"smuggled" not in got
-            await until(lambda: flows_of(here).accepted == 1)
+            await until(lambda: flows_of(here).accepted == 1 and flows_of(here).ended == {"frames": 1})
             await other.send(message().decode())
             assert "200 OK" in str(await other.recv())
             writer.close()
@@ -303,7 +304,7 @@ def test_who_dallies_with_the_handshake_is_cut(run: Callable[[Main], None], begu
             while not closed.done():
                 writer.write(b"x" if begun else b"")
                 await asyncio.sleep(0.02)
-            assert closed.result() == b"" and flows_of(here).cut == 1
+            assert closed.result() == b"" and flows_of(here).ended["slow"] == 1
             await other.send(message().decode())  # that one has had its handshake, and time
             assert "200 OK" in str(await other.recv())
             writer.close()
@@ -330,7 +331,7 @@ def test_a_half_sent_message_is_cut_and_others_go_on(run: Callable[[Main], None]
                 await other.send(message(f"o{number}").decode())
                 assert "200 OK" in str(await other.recv())
                 await asyncio.sleep(0.02)
-            assert flows_of(here).cut == 1 and 5 < number < 60
+            assert flows_of(here).ended["slow"] == 1 and 5 < number < 60
             writer.close()
 
     run(main)
@@ -340,7 +341,7 @@ def test_an_accepted_connection_owes_a_first_message(run: Callable[[Main], None]
     async def main() -> None:
         async with host(tcp_limits=TcpLimits(message=0.2, tick=0.05)) as here:
             reader, writer = await raw(here)
-            assert await ended(reader) == b"" and flows_of(here).cut == 1
+            assert await ended(reader) == b"" and flows_of(here).ended["slow"] == 1
             writer.close()
 
     run(main)
@@ -353,11 +354,11 @@ def test_who_does_not_read_is_cut(run: Callable[[Main], None]) -> None:
             writer.transport.pause_reading()  # type: ignore[attr-defined]
             with contextlib.suppress(ConnectionError):
                 for number in range(200_000):
-                    if flows_of(here).cut:
+                    if flows_of(here).ended["slow"]:
                         break
                     writer.write(frame(message(str(number))))
                     await writer.drain()
-            await until(lambda: flows_of(here).cut == 1 and flows_of(here).accepted == 0)
+            await until(lambda: flows_of(here).ended["slow"] == 1 and flows_of(here).accepted == 0)
             writer.close()
 
     run(main)
@@ -369,7 +370,7 @@ def test_one_source_has_a_share_of_the_connections(run: Callable[[Main], None]) 
             with pytest.raises((OSError, InvalidMessage)):
                 async with client(here):
                     pass
-            assert flows_of(here).refused == 1
+            assert flows_of(here).ended["crowded"] == 1
 
     run(main)
 
@@ -385,7 +386,7 @@ def test_a_quiet_peer_is_pinged_and_one_that_does_not_answer_is_cut(run: Callabl
             reader, writer = await raw(here)
             writer.write(frame(message()))
             got = await ended(reader)
-            assert got.endswith(b"\x89\x00") and flows_of(here).cut == 1
+            assert got.endswith(b"\x89\x00") and flows_of(here).ended["slow"] == 1
             await lively.send(message("2").decode())  # the library answered
             assert "200 OK" in str(await lively.recv())
             writer.close()

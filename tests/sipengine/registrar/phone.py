@@ -37,6 +37,7 @@ class Office:
         self.transport = TransportLayer(no_local_address)
         self.udp = self.transport.add_listener("udp", "192.0.2.5", 5060)
         self.tcp = self.transport.add_listener("tcp", "192.0.2.5", 5060)
+        self.tls = self.transport.add_listener("tls", "192.0.2.5", 5061)
         self.locator = Locator(self.events, Rests(self.queue))
         self.location = Location(self.queue, self.events, self.locator)
         self.registrar = Registrar(self.location, self.transport, identifiers, self.counters, b"k" * 32)
@@ -46,7 +47,7 @@ class Office:
         self.registrar.protected = lambda host: host == "192.0.2.20"
 
     def flow(self, remote: tuple[str, int] = HOME, transport: str = "udp") -> Flow:
-        return self.transport.flow_for(self.udp if transport == "udp" else self.tcp, remote)
+        return self.transport.flow_for({"udp": self.udp, "tcp": self.tcp, "tls": self.tls}[transport], remote)
 
     def save(self, message: Message, flow: Flow | None = None) -> Reply:
         return self.registrar.save(message, flow or self.flow(), self.now)

@@ -206,16 +206,17 @@ def test_path_is_kept_and_given_back(office: Office) -> None:
 
 
 @pytest.mark.rfc("5626", "5.3")
-def test_a_device_is_reached_over_its_connection(office: Office) -> None:
-    flow = office.flow((HOME[0], 40123), "tcp")
+@pytest.mark.parametrize("transport", ["tcp", "tls"])
+def test_a_device_is_reached_over_its_connection(office: Office, transport: str) -> None:
+    flow, by = office.flow((HOME[0], 40123), transport), b";transport=" + transport.encode()
     phone = Phone(office)
-    phone.register(b"<sip:alice@10.0.0.5:5060;transport=tcp>", flow=flow)
-    assert hops(office) == [b"sip:203.0.113.7:40123;transport=tcp"]
+    phone.register(b"<sip:alice@10.0.0.5:5060%b>" % by, flow=flow)
+    assert hops(office) == [b"sip:203.0.113.7:40123" + by]
     office.transport.close(flow)
     assert hops(office) == [None]  # nobody listens there
     office.run(1)
-    phone.register(b"<sip:alice@203.0.113.7:5060;transport=tcp>", flow=flow)
-    assert hops(office)[0] == b"sip:203.0.113.7:5060;transport=tcp"
+    phone.register(b"<sip:alice@203.0.113.7:5060%b>" % by, flow=flow)
+    assert hops(office)[0] == b"sip:203.0.113.7:5060" + by
 
 
 def leads(office: Office, uri: bytes) -> list[Target]:

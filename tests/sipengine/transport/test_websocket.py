@@ -21,21 +21,26 @@ WAYS = {"ws": 5080, "wss": 5443}
 class Page:
     """A page that has registered, and what reaches it."""
 
-    def __init__(self, transport: str, listen: str = "") -> None:
+    def __init__(self, transport: str) -> None:
         self.net = net = Net(websockets=list(WAYS.items()))
         self.transport = transport
         self.here = PROXY[0], WAYS[transport]
-        self.station: Station = net.wire.station(*BROWSER, transport)
         net.endpoint.registrar.serves = lambda domain: True
         net.endpoint.registrar.device_of = {ALICE.aor: ALICE}.get
         net.routing.decide = self._decide
-        phone = Phone(Office())
+        self.phone = Phone(Office())
+        self.register(BROWSER)
+
+    def register(self, remote: tuple[str, int]) -> None:
+        """Connect from there and register, challenge and all."""
+        self.station: Station = self.net.wire.station(*remote, self.transport)
+        phone, phone.challenge_line = self.phone, b""
         for _ in range(2):
             request = phone.request(CONTACT + b';reg-id=1;+sip.instance="<urn:uuid:1>"', extra=[b"Supported: outbound"])
             if phone.challenge_line:
                 phone.prove(request)
-            line = b"Via: SIP/2.0/%b df7jal23ls0d.invalid;branch=z9hG4bKr%d" % (transport.upper().encode(), phone.cseq)
-            request.lines[0] = line
+            way = self.transport.upper().encode()
+            request.lines[0] = b"Via: SIP/2.0/%b df7jal23ls0d.invalid;branch=z9hG4bKr%d" % (way, phone.cseq)
             answer = parse(self.say(request.serialize().replace(b"Content-Length: 0\r\n", b""))[-1])
             phone.challenge_line = answer.get(b"WWW-Authenticate") or b""
         assert answer.status == 200 and answer.get(b"Require") == b"outbound"
@@ -48,7 +53,7 @@ class Page:
             return
         if not context.has_totag():
             context.record_route()
-            if context.flow.remote != BROWSER:
+            if context.flow.remote[0] != BROWSER[0]:
                 [binding] = endpoint.location.of(ALICE.aor, self.net.wire.now)
                 if binding.hop is None:
                     context.sl_send_reply(480, "Temporarily Unavailable")
@@ -132,6 +137,22 @@ def test_a_page_that_has_left_is_not_offered_and_nobody_looks_for_it(page: Page)
     net.endpoint.locate(CONTACT[1:-1], lambda targets, now: found.append(targets), net.wire.now)
     assert isinstance(found[0], ResolutionError) and not net.endpoint.events  # no question to DNS
     assert invite.method == b"INVITE"
+
+
+@pytest.mark.checklist("B20")
+@pytest.mark.rfc("5626", "6")
+def test_a_page_that_comes_back_is_called_over_its_new_connection_also_within_a_call(page: Page) -> None:
+    net = page.net
+    invite = called(page)
+    page.say(reply(invite, b"200 OK", b"pt", b"Contact: " + CONTACT))
+    ok = parse(net.provider.take()[-1])
+    page.leave()
+    page.register((BROWSER[0], 40999))
+    assert net.endpoint.live["bindings"] == 1
+    routes, to = b", ".join(reversed(ok.get_list(b"Record-Route"))), ok.get(b"To") or b""
+    net.send(net.provider, net.request(b"BYE", CONTACT[1:-1], CALLER + b";tag=ct", to, b"call1", 2, route=routes))
+    net.send(net.provider, net.invite(b"call2"))
+    assert starts(page.station.take()) == [b"BYE", b"INVITE"]
 
 
 @pytest.mark.checklist("B20")

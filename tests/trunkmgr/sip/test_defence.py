@@ -100,12 +100,13 @@ class TestAdmission:
         ))
         return admission
 
-    def test_a_stranger_that_connects_again_and_again_is_banned(self) -> None:
-        admission = self.admission()
-        assert not any(self.connect(admission, STRANGER[0], int(FAILURES)))
-        flow = Flow(TCP, STRANGER, True)
+    @pytest.mark.parametrize("transport", ["tcp", "tls", "ws", "wss"])
+    def test_a_stranger_that_connects_again_and_again_is_banned(self, transport: str) -> None:
+        admission, listener = self.admission(), Listener(transport, *PROXY, b"")
+        assert not any(self.connect(admission, STRANGER[0], int(FAILURES), listener))
+        flow = Flow(listener, STRANGER, True)
         assert admission.refusing(flow) == "stranger"
-        self.connect(admission, STRANGER[0], 1)
+        self.connect(admission, STRANGER[0], 1, listener)
         assert admission.refusing(flow) == "banned" and [ban.rule for ban in admission.defence.new] == ["stranger"]
 
     def test_nobody_is_banned_for_datagrams(self) -> None:

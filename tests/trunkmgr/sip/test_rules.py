@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -75,7 +76,7 @@ def test_a_stranger_on_udp_gets_not_one_byte(data: bytes) -> None:
         stranger.send(message, PROXY)
     net.run(40)
     assert not stranger.log and not net.phone.log and not net.provider.log
-    assert counted(net.endpoint.counters, refusals.counts)["stranger"] >= 6
+    assert counted(net.endpoint.counters, refusals.counts, {})["stranger"] >= 6
 
 
 def test_every_refusal_has_a_name_with_a_sentence() -> None:
@@ -89,3 +90,8 @@ def test_every_refusal_has_a_name_with_a_sentence() -> None:
     assert set(refusals.counts) <= set(RULES)
     answers = [parse(message).status for message in net.wire.station(*PHONE).log]
     assert not answers, "a new station at that address starts empty"
+
+
+def test_connections_that_were_ended_are_counted_with_the_rest() -> None:
+    counts = counted(TrunkNet().endpoint.counters, Counter({"rate": 2, "mine": 1}), {"origin": 3, "slow": 0})
+    assert counts == {"rate": 2, "origin": 3, "mine": 1}
