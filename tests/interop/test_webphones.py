@@ -204,5 +204,5 @@ def test_a_page_of_another_origin_gets_no_connection(stand: Stand, library: dict
         stand.register(page, "anna", SDP)
     eventually(lambda: "Origin header: https://evil.example" in stand.product.text, 5, "the log says why")
     admin = stand.product.admin()
-    eventually(lambda: "TRUNKMGR_WS_ORIGINS wanted" in admin.get("/status/security/"), 5, "the page Security says so", 0.3)
+    eventually(lambda: "TRUNKMGR_WS_ORIGINS wanted" in admin.get("/status/security/"), 5, "the page says so", 0.3)
     page.context.close()
