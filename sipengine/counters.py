@@ -6,8 +6,8 @@ from __future__ import annotations
 class Counters:
     __slots__ = (
         "bad", "calls", "cancel_elsewhere", "denied", "foreign", "forged", "hook_failures", "not_a_side", "overload",
-        "received", "rejected", "retransmissions", "sent", "stray", "timeouts", "token_too_long", "transport_errors",
-        "unasked_challenges", "unauthorized", "unsent",
+        "received", "rejected", "retransmissions", "sent", "stray", "third_party", "timeouts", "token_too_long",
+        "transport_errors", "unasked_challenges", "unauthorized", "unsent",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -22,6 +22,8 @@ class Counters:
         """Requests of sources that are not admitted."""
         self.not_a_side = 0
         """Requests within a call that came from neither of its sides."""
+        self.third_party = 0
+        """Requests within a call that a side wanted sent to somebody who is neither."""
         self.cancel_elsewhere = 0
         """CANCELs that did not come from where their INVITE came."""
         self.foreign = 0

@@ -66,6 +66,13 @@ class Branch:
         """Send the request to this address."""
         context = self.context
         assert context is not None
+        record = context.record
+        if (
+            context.direction and record is not None and target.address[0] not in record.sides
+            and not context.core.within.may_receive(record, target.address)
+        ):  # fmt: skip
+            self._finish(403, None, now)
+            return
         transport = context.core.transport
         try:
             listener = transport.listener_for(target.transport, target.address[0], context.flow.listener)

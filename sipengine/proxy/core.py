@@ -336,7 +336,7 @@ class ProxyCore:
             ruri = self.within.reveal_ruri(ruri, views, direction, call_id)
         if record is not None and record.numbering is not None:
             self.authenticator.ack(message, record.numbering, direction, to_tag if direction == DOWN else from_tag)
-        forward_ack(self, message, ruri, flow, base, now)
+        forward_ack(self, message, ruri, record, flow, base, now)
 
     # §12.2, §16.4
     def _on_within(self, context: ResponseContext, to_tag: bytes, params: bytes | None, now: float) -> None:

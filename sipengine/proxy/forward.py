@@ -20,6 +20,7 @@ OPENS_DIALOG = frozenset({b"INVITE", b"SUBSCRIBE", b"REFER", b"NOTIFY"})
 """NOTIFY: one that nobody subscribed to (RFC 3261 §16.6 step 4; RFC 6665 §4.4.1 for REFER's)."""
 
 if TYPE_CHECKING:
+    from sipengine.dialog.record import DialogRecord
     from sipengine.proxy.branch import Branch
     from sipengine.proxy.context import ResponseContext
     from sipengine.proxy.core import ProxyCore
@@ -157,7 +158,9 @@ def _first_request(core: ProxyCore, context: ResponseContext, message: Message, 
         keys[i:i] = [RECORD_ROUTE, RECORD_ROUTE]
 
 
-def forward_ack(core: ProxyCore, message: Message, ruri: bytes, flow: Flow, base: bytes, now: float) -> None:
+def forward_ack(
+    core: ProxyCore, message: Message, ruri: bytes, record: DialogRecord | None, flow: Flow, base: bytes, now: float
+) -> None:
     """Pass an ACK for 2xx on without a transaction; a repeated one gets the same branch (§16.11)."""
     hop = ruri
     if ROUTE in message.keys:
@@ -167,20 +170,26 @@ def forward_ack(core: ProxyCore, message: Message, ruri: bytes, flow: Flow, base
         message.append(b"Content-Length: %d" % len(message.body))
     targets = core.locator.known(hop)
     if targets is not None:
-        _send_ack(core, message, flow, base, targets, now)
+        _send_ack(core, message, record, flow, base, targets, now)
     else:
-        core.locator.locate(hop, lambda found, at: _send_ack(core, message, flow, base, found, at), now)
+        core.locator.locate(hop, lambda found, at: _send_ack(core, message, record, flow, base, found, at), now)
 
 
 def _send_ack(
-    core: ProxyCore, message: Message, flow: Flow, base: bytes, targets: list[Target] | ResolutionError, now: float
-) -> None:
+    core: ProxyCore, message: Message, record: DialogRecord | None, flow: Flow, base: bytes,
+    targets: list[Target] | ResolutionError, now: float,
+) -> None:  # fmt: skip
     if isinstance(targets, ResolutionError):
         core.counters.transport_errors += 1
         return
     # The INVITE went past a server that rests; nothing would tell us that its ACK did not arrive.
     rests = core.locator.rests
     target = rests.order(targets, now, new=False)[0] if rests.resting else targets[0]
+    if (
+        record is not None and target.address[0] not in record.sides
+        and not core.within.may_receive(record, target.address)
+    ):  # fmt: skip
+        return
     try:
         listener = core.transport.listener_for(
             target.transport, target.address[0], flow.listener, target.address[1]

@@ -17,7 +17,7 @@ from sipengine.message.fields import COMPACT, CONTACT, FROM, TO
 from sipengine.message.message import Message
 from sipengine.message.values import params_at, tag_of
 from sipengine.proxy.context import DOWN, UP, ResponseContext
-from sipengine.transport.flow import Flow
+from sipengine.transport.flow import Address, Flow
 from sipengine.uac.restore import Recovered
 
 if TYPE_CHECKING:
@@ -103,6 +103,21 @@ class WithinDialog:
             record.sides += (source,)
             return True
         self.core.counters.not_a_side += 1
+        return False
+
+    def may_receive(self, record: DialogRecord, address: Address) -> bool:
+        """Whether a request of the call may go to an address that is none of its sides: who may not speak within the
+        call is not spoken to either, whatever a Contact or Route of a side says.
+
+        A call taken up after a restart may have sides that have not spoken yet: any peer is one of them.
+        """
+        host, port = address
+        peers = self.core.transactions.peers
+        if any(peers.same_peer(side, host) for side in record.sides) or self.core.transport.is_own(host.encode(), port):
+            return True
+        if len(record.sides) < 2 and peers.is_peer(host):
+            return True
+        self.core.counters.third_party += 1
         return False
 
     def translate(

@@ -35,6 +35,10 @@ class PeerBook:
         """What is expected of the peer at address `host`; `names` as those of a `Target`."""
         return TlsPolicy(names[:1] or (host,))
 
+    def is_peer(self, host: str) -> bool:
+        """Whether this address belongs to anybody whom requests are taken from."""
+        return True
+
     def same_peer(self, asked: str, answered: str) -> bool:
         """Whether a response from `answered` may belong to a request that went to another address, `asked`."""
         return False

@@ -219,6 +219,9 @@ class Admission(PeerBook):
     def _names_of(self, address: str) -> set[str]:
         return {name for name, answers in self._resolved.items() if any(address in found for found in answers.values())}
 
+    def is_peer(self, host: str) -> bool:
+        return self.kind(host) != NOBODY
+
     def same_peer(self, asked: str, answered: str) -> bool:
         """Whether both belong to one provider or one PBX, by what is configured or by one name that leads to both."""
         if asked == answered:

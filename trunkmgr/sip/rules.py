@@ -39,6 +39,7 @@ RULES = {
     "no_number": "The Request-URI holds no number: 484.",
     "challenge": "The provider refused the account's credentials: 403.",
     "not_a_side": "A request within a call came from neither of its sides: 481.",
+    "third_party": "A side of a call names a target that is neither side's: 403.",
     "cancel_elsewhere": "A CANCEL did not come from where its INVITE came: 481.",
     "unauthorized": "A wrong answer to our challenge: 401, and a ban for many over a connection.",
     "stray": "A request within a call belongs to no call of ours: 481.",
@@ -51,8 +52,8 @@ RULES = {
 
 #: Rules that the engine holds, by its counters.
 _OF_ENGINE = {
-    "stranger": "denied", "not_a_side": "not_a_side", "cancel_elsewhere": "cancel_elsewhere", "stray": "stray",
-    "unauthorized": "unauthorized",
+    "stranger": "denied", "not_a_side": "not_a_side", "third_party": "third_party",
+    "cancel_elsewhere": "cancel_elsewhere", "stray": "stray", "unauthorized": "unauthorized",
 }
 
 

@@ -103,6 +103,51 @@ def test_no_request_leads_to_a_third_party_by_its_route_or_its_to_tag() -> None:
     assert not victim.take() and b"SIP/2.0 481" in starts(net.provider.take())
 
 
+@pytest.mark.checklist("M4")
+@pytest.mark.parametrize("method", [b"BYE", b"INVITE", b"ACK", b"INFO"])
+def test_within_a_call_no_side_sends_us_to_a_third_party(method: bytes) -> None:
+    net = Net(peers=Siblings())
+    call = net.establish()
+    victim = net.wire.station("203.0.113.9", 5060)
+    by_contact = call.from_caller(method, 1).replace(b"sip:phone@192.0.2.9:5060", b"sip:phone@203.0.113.9:5060")
+    by_route = call.from_caller(method, 1).replace(
+        b"Route: " + call.route_of_caller, b"Route: " + call.route_of_caller + b", <sip:203.0.113.9;lr>"
+    )
+    for message in (by_contact, by_route):
+        net.send(net.provider, message)
+        assert starts(net.provider.take()) == ([] if method == b"ACK" else [b"SIP/2.0 403"])
+    assert not victim.log and not net.phone.take() and net.endpoint.counters.third_party == 2
+    net.send(net.provider, call.from_caller(b"BYE", 3))
+    assert starts(net.phone.take()) == [b"BYE"], "the call itself is untouched"
+
+
+def test_within_a_call_another_address_of_a_side_is_reached() -> None:
+    net = Net(peers=Siblings())
+    call = net.establish()
+    sibling = net.wire.station(*SIBLING)
+    net.send(net.phone, call.from_callee(b"INFO", 2).replace(call.callees_target, b"sip:x@192.0.2.2:5060"))
+    assert starts(sibling.take()) == [b"INFO"]
+
+
+class Admitted(Siblings):
+    """Knows who is a peer at all."""
+
+    def is_peer(self, host: str) -> bool:
+        return host in ("192.0.2.1", PHONE[0])
+
+
+@pytest.mark.checklist("M4")
+def test_after_a_restart_a_side_that_has_not_spoken_is_reached_and_a_stranger_is_not() -> None:
+    net = Net(peers=Admitted())
+    call = net.establish()
+    net.restart()
+    victim = net.wire.station("203.0.113.9", 5060)
+    net.send(net.provider, call.from_caller(b"INFO", 2).replace(b"sip:phone@192.0.2.9", b"sip:phone@203.0.113.9"))
+    assert starts(net.provider.take()) == [b"SIP/2.0 403"] and not victim.log
+    net.send(net.provider, call.from_caller(b"INFO", 3))
+    assert starts(net.phone.take()) == [b"INFO"]
+
+
 def test_a_redirection_is_handed_on_and_not_followed() -> None:
     net = Net()
     victim = net.wire.station("203.0.113.9", 5060)
