@@ -7,7 +7,7 @@ class Counters:
     __slots__ = (
         "bad", "calls", "cancel_elsewhere", "denied", "foreign", "forged", "hook_failures", "not_a_side", "overload",
         "received", "rejected", "retransmissions", "sent", "stray", "third_party", "timeouts", "token_too_long",
-        "transport_errors", "unasked_challenges", "unauthorized", "unsent",
+        "too_small", "transport_errors", "unasked_challenges", "unauthorized", "unsent",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -44,6 +44,8 @@ class Counters:
         self.overload = 0
         self.unauthorized = 0
         """REGISTERs with credentials that prove nothing."""
+        self.too_small = 0
+        """Datagrams of unproven addresses that are shorter than any answer to them."""
         self.unsent = 0
         """Requests from script beyond the bound of those under way."""
         self.calls = 0

@@ -112,6 +112,10 @@ class Endpoint:
         self.rests.probe = Probe(self, self.rests)
         self.location = Location(self.queue, self.events, self._locator)
         self.registrar = Registrar(self.location, self.transport, self.identifiers, self.counters, entropy(32))
+        self.room: int | None = None
+        """Bytes that the answer to the message at hand may have, None for any number: the length of a datagram of
+        somebody who has proven nothing, not even his address.
+        """
         self.may_register: Callable[[Flow], bool] = _nobody
         """Whether a source that is not admitted may send REGISTER all the same, and nothing else; the host sets it."""
         self.on_denied: Callable[[Flow], None] = _unheard
@@ -236,10 +240,14 @@ class Endpoint:
             if not data:
                 return  # a keep-alive
         response = data[:8] == b"SIP/2.0 " or data[:4].upper() == b"SIP/"
-        if not response and not self._admission(flow) and not (data[:9] == b"REGISTER " and self.may_register(flow)):
-            counters.denied += 1
-            self.on_denied(flow)
-            return
+        self.room = None
+        if not response and not self._admission(flow):
+            if data[:9] != b"REGISTER " or not self.may_register(flow):
+                counters.denied += 1
+                self.on_denied(flow)
+                return
+            if not flow.reliable:
+                self.room = len(data)
         try:
             message = parse(data, stream)
             if response:
@@ -254,7 +262,17 @@ class Endpoint:
             # A fault of ours must not stop the others' calls; the message that showed it is in the trace.
             counters.bad += 1
             log.error("A message from %s could not be served: %s", flow, error, exc_info=error)
+        if self.room is not None:
+            self._keep_small(before, self.room)
         counters.sent += len(self.out) - before
+
+    def _keep_small(self, before: int, room: int) -> None:
+        """Whoever is said to have sent this datagram gets no answer that is longer: it may be somebody whom another
+        floods by us.  A 2xx goes to one that has read our nonce.
+        """
+        kept = [x for x in self.out[before:] if len(x[0]) <= room or x[0].startswith(b"SIP/2.0 2")]
+        self.counters.too_small += len(self.out) - before - len(kept)
+        self.out[before:] = kept
 
     def _answer_bad(self, data: bytes, flow: Flow, error: Exception) -> None:
         """Answer 400 where what a response copies can be found, else drop (RFC 3261 §16.3 step 1, §8.2.6.2)."""

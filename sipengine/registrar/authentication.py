@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -24,7 +25,11 @@ NONCES = 65_536
 
 SHA256, MD5 = b"SHA-256", b"MD5"
 
+SALT = 5
+"""Bytes of chance in a nonce, so that two of one second are two."""
+
 _HEX8 = re.compile(rb"[0-9A-Fa-f]{8}").match
+_NONCE = re.compile(rb"[0-9A-Za-z_-]{24}").fullmatch
 
 
 class Verdict(Enum):
@@ -76,19 +81,30 @@ class Authenticator:
         self._floor = -1.0
         """Nonces made before have lost their counts."""
 
-    def challenge(self, realm: bytes, now: float, *, stale: bool = False, md5_only: bool = False) -> tuple[bytes, ...]:
+    def challenge(
+        self, realm: bytes, now: float, *, stale: bool = False, md5_only: bool = False, room: int | None = None
+    ) -> tuple[bytes, ...]:
         """Lines of WWW-Authenticate, the one that we like best first (RFC 8760 §2.3).
 
         `md5_only`: what is stored is an MD5 HA1, which answers nothing else, or the device knows nothing else.
+        `room`: bytes that they may have with their line ends.  Where both do not fit it is MD5, which every device
+        knows, and at last as short as one can be: no algorithm means MD5 too (RFC 7616 §3.3).
         """
-        nonce = self._nonce(now, self._salt())
-        lines = []
-        for algorithm in (MD5,) if md5_only else (SHA256, MD5):
-            lines.append(
+        nonce = self._nonce(now, bytes.fromhex(self._salt().decode()))
+        opaque, again = self._opaque(realm), b"stale=true, " if stale else b""
+        offers = [
+            tuple([
                 b'WWW-Authenticate: Digest realm=%b, nonce="%b", opaque="%b", %balgorithm=%b, qop="auth"'
-                % (quote(realm), nonce, self._opaque(realm), b"stale=true, " if stale else b"", algorithm)
-            )
-        return tuple(lines)
+                % (quote(realm), nonce, opaque, again, algorithm)
+                for algorithm in algorithms
+            ])
+            for algorithms in ((SHA256, MD5), (MD5,))
+        ]
+        offers.append((b'WWW-Authenticate: Digest realm=%b,nonce="%b",%bqop="auth"' % (quote(realm), nonce, again),))
+        for lines in offers[md5_only:-1]:
+            if room is None or sum([len(line) + 2 for line in lines]) <= room:
+                return lines
+        return offers[-1]
 
     def answer_of(self, lines: list[bytes], realm: bytes) -> Answer | None:
         """The first of these values of Authorization that answers a Digest challenge of this realm."""
@@ -124,7 +140,7 @@ class Authenticator:
     def _use(self, nonce: bytes, count: int, now: float) -> bool:
         """Whether a nonce is ours, young, and not yet used with this count."""
         made = _time_of(nonce)
-        if made is None or not hmac.compare_digest(self._nonce(made, nonce[8:24]), nonce):
+        if made is None or not hmac.compare_digest(self._nonce(made, _salt_of(nonce)), nonce):
             return False
         if not now - LIFETIME <= made <= now + 1 or made < self._floor:
             return False
@@ -147,15 +163,22 @@ class Authenticator:
             del self._counts[oldest]
 
     def _nonce(self, at: float, salt: bytes) -> bytes:
-        text = b"%08x%b" % (int(at) & 0xFFFFFFFF, salt)
-        return text + hmac.new(self._key, text, hashlib.sha256).hexdigest()[:32].encode()
+        """24 characters: short enough that a challenge over UDP need not be longer than a REGISTER."""
+        text = (int(at) & 0xFFFFFFFF).to_bytes(4, "big") + salt[:SALT]
+        return urlsafe_b64encode(text + hmac.new(self._key, text, hashlib.sha256).digest()[:9])
 
     def _opaque(self, realm: bytes) -> bytes:
         return hmac.new(self._key, b"opaque " + realm, hashlib.sha256).hexdigest()[:16].encode()
 
 
 def _time_of(nonce: bytes) -> float | None:
-    return float(int(nonce[:8], 16)) if len(nonce) == 56 and _HEX8(nonce) else None
+    if _NONCE(nonce) is None:
+        return None
+    return float(int.from_bytes(urlsafe_b64decode(nonce)[:4], "big"))
+
+
+def _salt_of(nonce: bytes) -> bytes:
+    return urlsafe_b64decode(nonce)[4 : 4 + SALT]
 
 
 def _is_count(text: bytes) -> bool:

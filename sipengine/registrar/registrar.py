@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from sipengine.counters import Counters
 from sipengine.exceptions import ParseError, RemoteProtocolError
 from sipengine.identifiers import Identifiers
+from sipengine.message import build
 from sipengine.message.fields import AUTHORIZATION, CALL_ID, CONTACT, FROM, TO
 from sipengine.message.message import Message, value_of
 from sipengine.message.uri import SipUri, unescape
@@ -25,6 +26,8 @@ MIN_EXPIRES, DEFAULT_EXPIRES, MAX_EXPIRES = 60, 3600, 7200
 AN_HOUR = 3600
 """A longer wish is never too brief (§10.3 step 7)."""
 SUPPORTED = frozenset({b"path", b"outbound"})
+TAG = b"0123456789abcdef"
+"""As long as the To tag of our answers."""
 LONGEST = 255
 """Bytes of a Contact, and of all Path values: what one device may have us keep."""
 
@@ -75,19 +78,22 @@ class Registrar:
         self._identifiers = identifiers
         self._counters = counters
 
-    def save(self, message: Message, flow: Flow, now: float) -> Reply:
-        """Do what a REGISTER asks for, all of it or nothing, and return its answer."""
+    def save(self, message: Message, flow: Flow, now: float, room: int | None = None) -> Reply:
+        """Do what a REGISTER asks for, all of it or nothing, and return its answer.
+
+        `room`: bytes that a challenge may make of its answer, as far as one can be so short.
+        """
         try:
             unknown = [tag for tag in message.get_list(b"Require") if tag.lower() not in SUPPORTED]
             if unknown:
                 raise Refused(420, "Bad Extension", (b"Unsupported: " + b", ".join(unknown),))
-            device = self._authenticated(message, flow, now)
+            device = self._authenticated(message, flow, now, room)
             return self._update(device, message, flow, now)
         except Refused as refused:
             return refused.reply
 
     # §10.3 steps 3 to 5
-    def _authenticated(self, message: Message, flow: Flow, now: float) -> Device:
+    def _authenticated(self, message: Message, flow: Flow, now: float, room: int | None) -> Device:
         """Who asks, proven, for himself; Refused otherwise.
 
         Users who are none are answered as users with another password are: nobody learns who there is.
@@ -112,7 +118,9 @@ class Registrar:
                 self._counters.unauthorized += 1
                 self.on_unauthorized(flow)
         md5_only = named is not None and (named.md5_only or not named.credentials.fits(b"SHA-256"))
-        lines = self.authenticator.challenge(realm.encode(), now, stale=stale, md5_only=md5_only)
+        if room is not None:
+            room -= len(build.response(build.head_of(message), 401, b"Unauthorized", TAG))
+        lines = self.authenticator.challenge(realm.encode(), now, stale=stale, md5_only=md5_only, room=room)
         raise Refused(401, "Unauthorized", lines)
 
     # §10.3 steps 6 to 8

@@ -125,6 +125,7 @@ def test_a_user_that_there_is_and_one_that_there_is_not_get_the_same_challenge(s
         via = "{}:{}".format(*sock.getsockname())
         for user in ("100", "888"):
             register = request("REGISTER", "sip:phones.example", via)
+            register = register.replace(b"Max-Forwards", b"User-Agent: " + b"x" * 200 + b"\r\nMax-Forwards", 1)
             sock.sendto(register.replace(b"To: <sip:", b"To: <sip:" + user.encode() + b"@"), stand.product.sip)
             answer = re.sub(rb'(tag|branch|nonce|opaque)=[^;,\r]+|Call-ID: \w+', b"", sock.recv(4096))
             answers.append(answer.replace(user.encode(), b"user"))
@@ -140,15 +141,16 @@ def test_svwar_finds_no_device_where_devices_may_register(stand: Stand) -> None:
     assert "found nothing" in found and not any(f"| {user} " in found for user in ("100", "2000")), found
 
 
-def test_svcrack_cracks_nothing_and_is_cut_short(stand: Stand) -> None:
+def test_svcrack_gets_no_challenge_that_it_could_answer(stand: Stand) -> None:
+    """Its REGISTERs are shorter than any challenge, and its address is not proven."""
     words = stand.folder / "passwords.txt"
     words.write_text("\n".join([*(f"guess{number}" for number in range(60)), "a long secret"]) + "\n", encoding="utf-8")
+    before = stand.rules().get("too_small", 0)
     found = stand.scan(
         "svcrack", "-u", "2000", "-d", str(words), "--domain=phones.example", "--maximumtime=5",
     )
-    assert "a long secret" not in found, "the word is in its list, but it never gets so far"
+    assert "a long secret" not in found and stand.rules()["too_small"] > before
     assert not stand.product.query("SELECT 1 FROM trunkmgr_location")
-    assert 1 <= stand.rules()["unauthorized"] <= 15, "it guessed, until its budget of failures was used up"
 
 
 def test_a_stranger_on_tcp_is_banned_and_that_can_be_lifted(stand: Stand) -> None:

@@ -28,8 +28,8 @@ class RegistrarFunctions:
     def save(self, table: str = "location") -> ReturnCode:
         """Challenge a REGISTER, or do what it asks for, and answer it; true when a device has proven itself."""
         context = self.context
-        registrar = self.scope["sip.worker"].endpoint.registrar
-        reply = registrar.save(context.request, context.flow, context.core.now)
+        endpoint = self.scope["sip.worker"].endpoint
+        reply = endpoint.registrar.save(context.request, context.flow, context.core.now, endpoint.room)
         context.sl_send_reply(reply.status, reply.reason, reply.lines)
         return OK if reply.status == 200 else FAILED
 

@@ -42,6 +42,7 @@ RULES = {
     "third_party": "A side of a call names a target that is neither side's: 403.",
     "cancel_elsewhere": "A CANCEL did not come from where its INVITE came: 481.",
     "unauthorized": "A wrong answer to our challenge: 401, and a ban for many over a connection.",
+    "too_small": "A REGISTER over UDP from an unproven address is shorter than any answer to it: none is given.",
     "stray": "A request within a call belongs to no call of ours: 481.",
     "crowded": "One connection too many, of its address or of all: it is refused.",
     "handshake": "A connection came to no TLS, or to no SIP over WebSocket: it is ended.",
@@ -54,6 +55,7 @@ RULES = {
 _OF_ENGINE = {
     "stranger": "denied", "not_a_side": "not_a_side", "third_party": "third_party",
     "cancel_elsewhere": "cancel_elsewhere", "stray": "stray", "unauthorized": "unauthorized",
+    "too_small": "too_small",
 }
 
 
