@@ -12,7 +12,9 @@ import logging
 import random
 import time
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +49,17 @@ CHAIN = 8
 SERVERS = 32
 """Targets of one SRV answer that are looked up."""
 CACHE = 4096
+KEPT = 60.0
+"""Seconds that whoever keeps an answer may keep it at most: the hosts file has no time to live."""
 HOSTS = Path("/etc/hosts")
 
 SERVICES = {"SIP+D2U": "udp", "SIP+D2T": "tcp", "SIPS+D2T": "tls"}
 """NAPTR services and the transports that they mean (RFC 3263 §4.1)."""
 
 Records = tuple[Any, ...]
+
+_oldest: ContextVar[list[float]] = ContextVar("oldest")
+"""Of the resolution that goes on: when the first of the records that it rests on is over."""
 
 
 class DnsSilent(Exception):
@@ -86,6 +93,7 @@ class Resolver:
         self._hosts_seen: dict[str, list[str]] = {}
         self._cache: dict[tuple[str, str], _Entry] = {}
         self._asking: dict[tuple[str, str], asyncio.Task[Records]] = {}
+        self._due: dict[str, float] = {}
         self._order = random.SystemRandom()
         try:
             self._dns = dns.asyncresolver.Resolver(configure=not nameservers)
@@ -100,6 +108,28 @@ class Resolver:
     async def resolve(self, wanted: ResolutionWanted) -> list[Target]:
         """Return the addresses in the order they are to be tried; raise ResolutionError."""
         host = wanted.host.rstrip(".").lower()
+        oldest = [inf]
+        _oldest.set(oldest)
+        try:
+            return await self._resolve(wanted, host)
+        finally:
+            self._note_due(host, oldest[0])
+
+    def is_due(self, host: str) -> bool:
+        """Whether something that the last answers about `host` rest on has lived its time, or they are a minute old:
+        whoever keeps such answers asks again.
+        """
+        return self._due.get(host.rstrip(".").lower(), 0.0) <= time.monotonic()
+
+    def _note_due(self, host: str, until: float) -> None:
+        now = time.monotonic()
+        until = min(max(until, now + MIN_TTL), now + KEPT)
+        before = self._due.get(host, 0.0)
+        if len(self._due) >= CACHE:
+            self._due.clear()
+        self._due[host] = min(until, before) if before > now else until
+
+    async def _resolve(self, wanted: ResolutionWanted, host: str) -> list[Target]:
         transport = wanted.transport or ("tls" if wanted.secure else None)
         try:
             if wanted.port is None and not self._from_hosts(host):
@@ -231,6 +261,13 @@ class Resolver:
     async def _lookup(self, name: str, kind: str) -> Records:
         """Ask the cache, then DNS; one question for all who ask at the same time."""
         key = (name, kind)
+        try:
+            return await self._answer(key)
+        finally:
+            entry, oldest = self._cache.get(key), _oldest.get([inf])
+            oldest[0] = min(oldest[0], 0.0 if entry is None else max(entry.until, entry.recheck_at))
+
+    async def _answer(self, key: tuple[str, str]) -> Records:
         entry = self._cache.get(key)
         now = time.monotonic()
         if entry is not None and entry.records is not None and entry.until > now:
@@ -242,7 +279,7 @@ class Resolver:
             return old
         task = self._asking.get(key)
         if task is None:
-            task = self._asking[key] = asyncio.get_running_loop().create_task(self._ask(name, kind))
+            task = self._asking[key] = asyncio.get_running_loop().create_task(self._ask(*key))
             task.add_done_callback(lambda ended: self._asked(key, ended))
         if old is None:
             return await asyncio.shield(task)

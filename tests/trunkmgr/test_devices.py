@@ -141,13 +141,16 @@ def test_an_operator_takes_a_binding_away() -> None:
     assert read_rows([("location", "r1"), ("location", "r2")]).unbound == {"r1"}
 
 
-@pytest.mark.parametrize("ends", ["remove", "disable", "rename"])
+@pytest.mark.parametrize("ends", ["remove", "disable", "rename", "secret"])
 def test_a_device_that_may_not_register_leaves_no_binding(ends: str) -> None:
     row = device()
     other = device("200")
     stored(binding(), binding("r2", "200@pbx.example"))
     if ends == "remove":
         devices.remove(row)
+    elif ends == "secret":
+        row.password = "another"
+        devices.save(row)
     else:
         row.enabled, row.username = ends == "rename", "100" if ends == "disable" else "101"
         devices.save(row)

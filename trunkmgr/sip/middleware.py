@@ -78,6 +78,9 @@ class Admission(PeerBook):
             answers[question] = addresses
             self._forget()
 
+    def has_answer(self, host: str) -> bool:
+        return host in self._resolved
+
     def registered_at(self, l_uuid: str, address: str) -> None:
         """Admit the address that this account registers at, whatever the resolver says of the name by now."""
         if self._registrars.get(l_uuid) != address:

@@ -20,7 +20,7 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 
 from sipengine.asgi import AsgiApplication
-from sipengine.asyncio.resolver import Resolver
+from sipengine.asyncio.resolver import MIN_TTL, Resolver
 from sipengine.asyncio.server import SipServer, local_address
 from sipengine.asyncio.tasks import HookSteps
 from sipengine.asyncio.tls import TlsFiles
@@ -58,7 +58,8 @@ HEARTBEAT = 2.0
 POLL = 1.0
 OWNERSHIP = 10.0
 COMPARE = 300.0
-RESOLVE = 60.0
+#: Between two looks at which names are due; none lives shorter than that.
+RESOLVE = MIN_TTL
 #: Accounts loaded in one turn of the loop.
 LOAD = 200
 #: Seconds of a stop: hooks that wait for something, calls that are being set up, what is left to be written. Together
@@ -331,7 +332,7 @@ class SipWorker(Worker):
 
     def apply(self, patch: changes.Patch, fences: Mapping[str, int]) -> None:
         """Swap the picture, and let the engine follow the accounts that are ours."""
-        old = self.admission.snapshot.trunks
+        old, devices = self.admission.snapshot.trunks, self.admission.snapshot.devices
         patch.keep_known(old)
         if not patch:
             return
@@ -340,7 +341,8 @@ class SipWorker(Worker):
             patch.trunks, patch.domains, patch.providers, patch.credentials, patch.reg_active, patch.devices,
         ))
         for aor, device in patch.devices.items():
-            if device is None:
+            # What a password bound that counts no more may be somebody else's.
+            if device is None or (aor in devices and device.credentials != devices[aor].credentials):
                 self.server.call(self.endpoint.location.unbind_all, aor)
         for ruid in patch.unbound:
             self.server.call(self.endpoint.location.unbind_ruid, ruid)
@@ -444,8 +446,10 @@ class SipWorker(Worker):
             self._resolve()
 
     def _resolve(self) -> None:
-        """Ask for the addresses of the names that admission must know."""
+        """Ask for the addresses of the names that admission must know, where what is known has lived its time."""
         for host in self.admission.names():
+            if self.admission.has_answer(host) and not self.server.resolver.is_due(host):
+                continue
             # With a port the name itself is looked up, without one its SRV records (RFC 3263 §4.2); peers use either.
             for question in (f"sip:{host}", f"sip:{host}:5060", *([f"sips:{host}"] if self._secure else ())):
                 self.call(self.endpoint.locate, question, self._learner(host, question))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import time
@@ -246,6 +247,43 @@ def test_answers_are_kept_for_their_time(name: str, ttl: int, seconds: float) ->
         server.ttl = ttl
         await resolver._lookup(f"{name}.example", "A")
         assert resolver._cache[f"{name}.example", "A"].until - time.monotonic() == pytest.approx(seconds, abs=0.5)
+
+    with_dns(test)
+
+
+@pytest.mark.checklist("M2")
+@pytest.mark.parametrize(
+    ("host", "minimum", "seconds"),
+    [("srv.example", 7, 7), ("srv.example", 3600, 20), ("provider.example", 3600, 20), ("nowhere.example", 9, 9)],
+)
+def test_an_answer_is_due_again_when_the_first_record_under_it_is_over(
+    host: str, minimum: int, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Denials count too: the SRV that is not there yet, for which the address alone is used."""
+
+    async def test(resolver: Resolver, server: Dns) -> None:
+        server.minimum, server.ttl = minimum, 20
+        assert resolver.is_due(host), "nothing is known"
+        with contextlib.suppress(ResolutionError):
+            await resolver.resolve(ResolutionWanted(host, None, None, False))
+        now = time.monotonic()
+        for passed, due in ((seconds - 1, False), (seconds + 1, True)):
+            monkeypatch.setattr(time, "monotonic", lambda at=now + passed: at)
+            assert resolver.is_due(host) is due
+        monkeypatch.undo()
+
+    with_dns(test)
+
+
+def test_without_a_time_to_live_an_answer_is_due_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(resolver: Resolver, server: Dns) -> None:
+        resolver.hosts["listed.example"] = ("192.0.2.7",)
+        await resolver.resolve(ResolutionWanted("listed.example", None, None, False))
+        assert not resolver.is_due("listed.example")
+        now = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+        assert resolver.is_due("LISTED.example.")
+        monkeypatch.undo()
 
     with_dns(test)
 

@@ -23,12 +23,13 @@ from sipengine.dialog import state as dialog_state
 from sipengine.dialog.cseq import Numbering, Sequence
 from sipengine.dialog.record import DialogRecord
 from sipengine.dialog.views import Views
-from sipengine.events import CallAnswered, CallStarted, DialogOver, DialogShifted
+from sipengine.events import BindingChanged, CallAnswered, CallStarted, DialogOver, DialogShifted
 from trunkmgr.asgi import application
 from trunkmgr.env import StaticCredential
 from trunkmgr.models import (
     Call,
     Credential,
+    Device,
     Dialog,
     Domain,
     Node,
@@ -39,7 +40,7 @@ from trunkmgr.models import (
     UacReg,
     UacRegOptions,
 )
-from trunkmgr.services import accounts, credentials, domains, orders, providers
+from trunkmgr.services import accounts, credentials, devices, domains, orders, providers
 from trunkmgr.sip import store
 from trunkmgr.sip import worker as worker_module
 from trunkmgr.sip.worker import SipWorker
@@ -221,6 +222,27 @@ def test_a_saved_credential_is_in_the_picture_at_once(
         assert not stand.worker.endpoint.credentials_of("nobody")
         (configured,) = stand.worker.endpoint.configuration.credentials
         assert configured.username == b"static"
+
+    run(scenario)
+
+
+def test_another_password_ends_what_a_device_has_registered(run: Callable[..., None]) -> None:
+    async def scenario(stand: Stand) -> None:
+        device = Device(username="100", domain="pbx.example", password="first-secret")
+        await sync_to_async(devices.save)(device)
+        await eventually(lambda: "100@pbx.example" in stand.worker.admission.snapshot.devices)
+        location, now = stand.worker.endpoint.location, stand.worker.server.now()
+        location.load([BindingChanged(
+            "r1", "100@pbx.example", "sip:100@127.0.0.9", 1000, now + 60, "c", 1, "", "udp", ("127.0.0.9", 5060),
+            "", 0, "", now,
+        )], now)  # fmt: skip
+        device.note = "on the second floor"
+        await sync_to_async(devices.save)(device)
+        await asyncio.sleep(0.3)
+        assert len(location) == 1, "a note says nothing about who it is"
+        device.password = "second-secret"
+        await sync_to_async(devices.save)(device)
+        await eventually(lambda: not len(location))
 
     run(scenario)
 
