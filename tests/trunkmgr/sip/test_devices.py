@@ -60,7 +60,9 @@ class DeviceNet(TrunkNet):
             b"REGISTER sip:pbx.example SIP/2.0\r\n"
             b"Via: SIP/2.0/%b %b:%d;rport;branch=z9hG4bKreg%d\r\n"
             b"From: <sip:100@pbx.example>;tag=f\r\nTo: <sip:100@pbx.example>\r\n"
-            b"Call-ID: %b\r\nCSeq: %d REGISTER\r\nContact: %b\r\n%bContent-Length: 0\r\n\r\n"
+            b"Call-ID: %b\r\nCSeq: %d REGISTER\r\nContact: %b\r\nMax-Forwards: 70\r\n"
+            b"User-Agent: phone/1.0\r\nAllow: INVITE, ACK, CANCEL, BYE, OPTIONS, REFER, NOTIFY, UPDATE, INFO\r\n"
+            b"%bContent-Length: 0\r\n\r\n"
         ) % (
             station.transport.upper().encode(), station.address[0].encode(), station.address[1], self.numbers,
             b"%b-%d" % (station.address[0].encode(), station.address[1]), self.numbers, contact, extra,
