@@ -187,6 +187,7 @@ FRAMING = {
 
 
 @pytest.mark.parametrize("name", FRAMING)
+@pytest.mark.checklist("M8")
 def test_a_stream_that_lies_about_its_framing_ends(stand: Stand, name: str) -> None:
     """Also that of a configured peer: what follows is nobody's request."""
     lines, rest = FRAMING[name]
@@ -204,6 +205,7 @@ def test_a_stream_that_lies_about_its_framing_ends(stand: Stand, name: str) -> N
     assert stand.options_ms() < 1000 and "Traceback" not in stand.product.text
 
 
+@pytest.mark.checklist("M8")
 def test_a_hundred_slow_streams_of_a_peer_hold_nobody_up(stand: Stand) -> None:
     """Bytes that trickle in take none of the time of others, and a hundred connections of an address are the most."""
     slow = []

@@ -74,6 +74,7 @@ class Processes(threading.Thread):
 
 
 @pytest.mark.parametrize("setup", ["embedded", "postgresql-redis"])
+@pytest.mark.checklist("M11")
 def test_the_password_is_nowhere(
     setup: str,
     request: pytest.FixtureRequest,

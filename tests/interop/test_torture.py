@@ -359,6 +359,7 @@ def protos(provider: tuple[str, int], server: tuple[str, int], run: int) -> Iter
 
 @pytest.mark.rfc("4475", "3")
 @pytest.mark.timeout(400)
+@pytest.mark.checklist("M15")
 def test_protos(stand: Stand, record_property: Callable[[str, object], None]) -> None:
     """3,085 malformed INVITEs; after each a valid OPTIONS is answered within 1 s.
 

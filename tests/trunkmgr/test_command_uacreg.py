@@ -199,6 +199,7 @@ class TestShow:
         [row] = json.loads(run("uacreg", "list", "--json"))
         assert (row["state"], row["was"]) == ("Unknown", "Registered")
 
+    @pytest.mark.checklist("M11")
     def test_show_tells_all_but_the_secret(self, run: Any, worker: Node) -> None:
         Registration.objects.update(state="refused", cause="wrong_password", code=403, reason="Forbidden")
         said = run("uacreg", "show", "4711")

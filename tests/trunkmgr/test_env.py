@@ -153,6 +153,7 @@ def test_the_error_of_a_secret_does_not_repeat_it(name: str) -> None:
     assert "hidden-value" not in str(caught.value)
 
 
+@pytest.mark.checklist("M11")
 def test_no_secret_in_repr() -> None:
     key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
     shown = repr(Env.read({

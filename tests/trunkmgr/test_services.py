@@ -107,6 +107,7 @@ class TestAccounts:
         ("auth_username", "a\r\nb"), ("auth_password", "a\nb"), ("socket", "udp:5060"), ("contact_addr", "a@b"),
         ("l_uuid", "a@b"), ("l_domain", "host:99999"),
     ])
+    @pytest.mark.checklist("M10")
     def test_bad_values_are_refused_by_column_and_nothing_is_written(self, column: str, value: Any) -> None:
         with pytest.raises(ValidationError) as caught:
             accounts.save(account(**{column: value}))

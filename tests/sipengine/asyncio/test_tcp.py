@@ -52,6 +52,7 @@ async def until(condition: Callable[[], object], within: float = 3.0) -> None:
 
 
 @pytest.mark.rfc("3261", "18.3")
+@pytest.mark.checklist("M8")
 def test_a_half_sent_message_is_cut_and_others_go_on(run: Callable[[Main], None]) -> None:
     async def main() -> None:
         limits = TcpLimits(message=0.4, tick=0.05)
@@ -115,6 +116,7 @@ def test_what_stands_before_a_lost_framing_is_answered_and_the_fault_gets_400(ru
     run(main)
 
 
+@pytest.mark.checklist("M8")
 def test_one_source_has_a_share_of_the_connections(run: Callable[[Main], None]) -> None:
     async def main() -> None:
         async with Host("tcp:127.0.0.1:0", tcp_limits=TcpLimits(per_source=3)) as here:

@@ -47,6 +47,7 @@ def test_values_are_read_in_any_spelling() -> None:
     assert message.get(b"x-odd") == b"kept" and message.get(b"nothing") is None and message.body == b"body"
 
 
+@pytest.mark.checklist("M10")
 def test_edits_replace_whole_lines() -> None:
     message = parse(INVITE)
     message.replace(b"Contact", b"<sip:new@x>")

@@ -289,6 +289,7 @@ def test_a_provider_that_asks_for_ever_new_realms_is_left() -> None:
 
 @pytest.mark.checklist("G8")
 @pytest.mark.parametrize("stranger", [False, True])
+@pytest.mark.checklist("M6")
 def test_only_the_provider_and_only_its_realm_get_an_answer(stranger: bool) -> None:
     net = Outbound()
     if stranger:

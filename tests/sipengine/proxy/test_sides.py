@@ -22,6 +22,7 @@ class Siblings(PeerBook):
 
 @pytest.mark.checklist("K6")
 @pytest.mark.parametrize("method", [b"BYE", b"INVITE", b"UPDATE", b"REFER"])
+@pytest.mark.checklist("M4")
 def test_a_third_address_says_nothing_within_a_call(method: bytes) -> None:
     net = Net(peers=Siblings())
     call = net.establish()
@@ -69,6 +70,7 @@ def test_after_a_restart_the_token_speaks_for_the_first_two_addresses_only() -> 
     assert starts(third.take()) == [b"SIP/2.0 481"] and not net.phone.take()
 
 
+@pytest.mark.checklist("M13")
 def test_a_cancel_counts_only_from_where_the_invite_came() -> None:
     net = Net(peers=Siblings())
     invite = net.invite(branch=b"z9hG4bKone")
@@ -87,6 +89,7 @@ def test_a_cancel_counts_only_from_where_the_invite_came() -> None:
     assert b"CANCEL" in starts(net.phone.take()), "the caller's own is believed, whatever was tried before"
 
 
+@pytest.mark.checklist("M4")
 def test_no_request_leads_to_a_third_party_by_its_route_or_its_to_tag() -> None:
     net = Net()
     victim = net.wire.station("203.0.113.9", 5060)
@@ -148,6 +151,7 @@ def test_after_a_restart_a_side_that_has_not_spoken_is_reached_and_a_stranger_is
     assert starts(net.phone.take()) == [b"INFO"]
 
 
+@pytest.mark.checklist("M3")
 def test_a_redirection_is_handed_on_and_not_followed() -> None:
     net = Net()
     victim = net.wire.station("203.0.113.9", 5060)

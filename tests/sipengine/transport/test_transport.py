@@ -96,6 +96,7 @@ def test_response_routing_table() -> None:
             assert back.remote == (case["respond_to"].split(":")[0], int(case["respond_to"].split(":")[1]))
 
 
+@pytest.mark.checklist("M12")
 def test_received_that_a_client_wrote_itself_is_overwritten() -> None:
     layer = TransportLayer(no_local_address)
     flow = layer.flow_for(layer.add_listener("udp", *PROXY), ("192.0.2.1", 5060))
@@ -136,6 +137,7 @@ def test_the_listener_follows_transport_family_and_route() -> None:
 
 
 @pytest.mark.parametrize("host", ["224.0.0.1", "255.255.255.255", "0.0.0.0", "ff02::1", "::"])
+@pytest.mark.checklist("M12")
 def test_groups_of_hosts_are_no_next_hop(host: str) -> None:
     layer = TransportLayer(no_local_address)
     layer.add_listener("udp", *PROXY), layer.add_listener("udp", "2001:db8::5", 5060)
@@ -177,6 +179,7 @@ def test_a_response_that_would_come_to_ourselves_is_not_sent() -> None:
 
 @pytest.mark.rfc("3261", "18.1.2")
 @pytest.mark.parametrize("related", [False, True])
+@pytest.mark.checklist("M1")
 def test_a_response_comes_from_where_its_request_went_or_from_an_address_of_the_same_peer(related: bool) -> None:
     class Book(PeerBook):
         def same_peer(self, asked: str, answered: str) -> bool:

@@ -93,6 +93,7 @@ def _several() -> TrunkNet:
     (b"off", b"pbx.example", b"", b""),
     (b"%61cc1", b"x", b"", b"r1"),
 ])  # fmt: skip
+@pytest.mark.checklist("M3")
 def test_a_pbx_has_its_own_accounts_only(user: bytes, host: bytes, extra: bytes, found: bytes) -> None:
     net = _several()
     invite = placed(net, user, host, extra=extra)

@@ -50,6 +50,7 @@ class TestDefence:
         assert allowed == 2 * ADDRESSES, "a hundred addresses get no more than their network"
         assert defence.allows("198.51.100.1", 0.0)
 
+    @pytest.mark.checklist("M14")
     def test_failures_end_in_a_ban_only_where_the_address_is_proven(self) -> None:
         defence = Defence(ban_seconds=60.0)
         for address, proven in (("203.0.113.1", False), ("198.51.100.2", True)):
@@ -71,6 +72,7 @@ class TestDefence:
         defence = Defence(ban_seconds=0)
         assert not all(defence.failed("203.0.113.1", "stranger", 0.0, True) for _ in range(50)) and not defence.new
 
+    @pytest.mark.checklist("M9")
     def test_tables_are_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("trunkmgr.sip.defence.LIMIT", 50)
         defence = Defence()
@@ -79,6 +81,10 @@ class TestDefence:
                 while defence.failed(f"203.0.{first}.{last}", "stranger", 0.0, True):
                     pass
         assert len(defence.standing(0.0)) <= 50 and len(defence.new) <= 50
+        buckets = Buckets(1.0, 1.0, limit=50)
+        for number in range(100):
+            buckets.take(str(number), 0.0)
+        assert len(buckets) == 50 and not buckets.holds("99", 0.0), "the one unused longest has gone"
 
 
 class TestAdmission:
@@ -100,6 +106,7 @@ class TestAdmission:
         ))
         return admission
 
+    @pytest.mark.checklist("M14")
     @pytest.mark.parametrize("transport", ["tcp", "tls", "ws", "wss"])
     def test_a_stranger_that_connects_again_and_again_is_banned(self, transport: str) -> None:
         admission, listener = self.admission(), Listener(transport, *PROXY, b"")
@@ -109,6 +116,7 @@ class TestAdmission:
         self.connect(admission, STRANGER[0], 1, listener)
         assert admission.refusing(flow) == "banned" and [ban.rule for ban in admission.defence.new] == ["stranger"]
 
+    @pytest.mark.checklist("M14")
     def test_nobody_is_banned_for_datagrams(self) -> None:
         admission = self.admission()
         assert not any(self.connect(admission, STRANGER[0], 500, UDP)) and not admission.defence.new
@@ -134,6 +142,7 @@ class TestAdmission:
         assert admission.kind(PHONE[0]) == PBX and admission.kind(PROVIDER[0]) == IS_PROVIDER
 
 
+@pytest.mark.checklist("M9")
 def test_a_peer_that_sends_too_much_new_gets_503_and_its_calls_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     refusals.counts.clear()
     now = 100.0
@@ -152,6 +161,7 @@ def test_a_peer_that_sends_too_much_new_gets_503_and_its_calls_go_on(monkeypatch
     assert b"BYE" in starts(net.phone.take())
 
 
+@pytest.mark.checklist("M7")
 def test_no_answer_to_an_unproven_address_is_larger_than_what_it_sent() -> None:
     net = TrunkNet()
     stranger = net.wire.station(*STRANGER)
@@ -173,6 +183,7 @@ class TestDevices:
         }))
         return admission
 
+    @pytest.mark.checklist("M7")
     def test_from_where_devices_may_come_and_how_often(self) -> None:
         admission = self.admission()
         flow = Flow(UDP, STRANGER)

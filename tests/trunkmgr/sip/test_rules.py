@@ -35,6 +35,7 @@ def without_what_differs(message: bytes) -> list[bytes]:
     return [line for line in message.split(b"\r\n") if not line.startswith((b"To:", b"Via:", b"Call-ID:"))]
 
 
+@pytest.mark.checklist("M2")
 def test_an_account_takes_calls_of_its_own_provider_only() -> None:
     net, other = net_of_two_providers()
     net.send(net.provider, net.invite(b"own"))
@@ -56,6 +57,7 @@ def test_an_account_may_say_otherwise() -> None:
 
 
 @pytest.mark.parametrize("method", [b"INVITE", b"MESSAGE", b"SUBSCRIBE"])
+@pytest.mark.checklist("M2")
 def test_another_provider_brings_nothing_of_any_method(method: bytes) -> None:
     net, other = net_of_two_providers()
     other.send(net.invite(method=method), PROXY)
@@ -67,6 +69,7 @@ def test_another_provider_brings_nothing_of_any_method(method: bytes) -> None:
     b"OPTIONS sip:192.0.2.5 SIP/2.0\r\n\r\n", b"nonsense", b"INVITE", b"\r\n\r\n", b"\0" * 40,
     b"REGISTER sip:192.0.2.5 SIP/2.0\r\nVia: SIP/2.0/UDP 203.0.113.66\r\nContent-Length: 99999\r\n\r\n",
 ])  # fmt: skip
+@pytest.mark.checklist("M2")
 def test_a_stranger_on_udp_gets_not_one_byte(data: bytes) -> None:
     net = TrunkNet()
     stranger = net.wire.station(*STRANGER)
