@@ -88,6 +88,7 @@ class TcpFlows:
         """Connections refused or ended, by why: `crowded` (one too many), `handshake` (of TLS or WebSocket), `origin`,
         `slow` (a deadline, a full queue), `frames`.
         """
+        self.refusal_told_at = 0.0
         self._opening: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.Server] = []
         self._sockets: list[socket.socket] = []

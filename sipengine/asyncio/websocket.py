@@ -31,6 +31,8 @@ _quiet.parent = log
 SUBPROTOCOL = Subprotocol("sip")
 MAX_HEAD = 16384
 """Bytes of a handshake; browsers send less than one thousand, and cookies."""
+REFUSALS_TOLD = 1.0
+"""Seconds between two refused handshakes in the log; all are counted."""
 ANY = "*"
 """Stands for every origin."""
 
@@ -81,8 +83,10 @@ class WsConnection(TcpConnection):
         protocol, flows = self._protocol, self.flows
         assert self.flow is not None and self._transport is not None
         why = protocol.handshake_exc
-        reason = str(why) if isinstance(why, InvalidHandshake) else "no WebSocket handshake"
-        log.info("No WebSocket for %s: %s.", self.flow.remote[0], reason)
+        reason = ascii(str(why))[1:-1] if isinstance(why, InvalidHandshake) else "no WebSocket handshake"
+        if self._began_at - flows.refusal_told_at >= REFUSALS_TOLD:
+            flows.refusal_told_at = self._began_at
+            log.info("No WebSocket for %s: %s.", self.flow.remote[0], reason)
         flows.ended["origin" if isinstance(why, InvalidOrigin) else "handshake"] += 1
         answer = b"".join(protocol.data_to_send())
         if not answer:
