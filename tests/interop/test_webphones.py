@@ -6,7 +6,11 @@ Of the calls between pages everything is real but the microphone: WebRTC's media
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import socket
+import ssl
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,6 +27,7 @@ from tests.interop.conftest import Place
 from tests.interop.peers import HERE, Sipp, assert_clean, tls_peer
 from tests.interop.product import Embedded
 from tests.interop.programs import eventually, free_port, missing, program
+from tests.sipengine.asyncio.test_websocket import frame, hello, message
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
@@ -40,7 +45,9 @@ class Stand:
     product: Embedded
     provider: tuple[str, int]
     """Its UDP socket, for callers."""
-    server: str
+    port: int
+    """Our WSS port."""
+    authority: Authority
     browser: Browser
 
     def received(self, user: str) -> list[str]:
@@ -69,8 +76,8 @@ class Stand:
 
     def register(self, page: Page, user: str, description: str = "", password: str = PASSWORD) -> None:
         page.evaluate("about => phone.register(about)", {
-            "server": self.server, "user": user, "domain": "pbx.example", "password": password,
-            "description": description,
+            "server": f"wss://127.0.0.1:{self.port}/", "user": user, "domain": "pbx.example",
+            "password": password, "description": description,
         })  # fmt: skip
 
     def phone(self, library: dict[str, bytes], user: str, description: str = "") -> Page:
@@ -139,7 +146,7 @@ def stand(trunkmgr_up: Callable[..., Embedded], place: Place, folder: Path) -> I
             ],
         )  # fmt: skip
         stack.callback(browser.close)
-        yield Stand(product, provider, f"wss://127.0.0.1:{web}/", browser)
+        yield Stand(product, provider, web, authority, browser)
 
 
 def state(page: Page) -> Any:
@@ -163,10 +170,39 @@ def test_a_page_registers_and_is_called_through_a_trunk(
     said = page.evaluate("phone.offered")  # untouched, each way
     assert "o=gw 53655765 2353687637 IN IP4 " in said and said.endswith("a=sendrecv\r\n")
     assert SDP in near.messages.replace("\n", "\r\n").replace("\r\r", "\r")
-    page.evaluate("phone.agent.stop()")
+    page.context.close()  # without a word: the binding stays, its connection does not
     near = sipp("caller", place.stranger_port(), stand.provider, count=1, users=["carl"], seconds=8)
     result = near.result()
-    assert result.ok == 0 and "480" in result.errors
+    assert result.ok == 0 and "480" in result.errors and stand.received("carl") == [received]
+
+
+@pytest.mark.checklist("M8")
+def test_a_hundred_slow_web_sockets_hold_nobody_up(
+    stand: Stand, library: dict[str, bytes], sipp: Callable[..., Sipp], place: Place
+) -> None:
+    """Of one address, which we know: in their handshake, in a message, and in the middle of a frame's head."""
+    page = stand.phone(library, "carl", SDP)
+    trusting = ssl.create_default_context(cafile=str(stand.authority.path))
+    slow: list[ssl.SSLSocket] = []
+    whole = frame(message(transport="WSS"))
+    begun = hello()[:-2], hello() + whole[:60], hello() + frame(b"O", fin=False), hello() + b"\x81"
+    try:
+        with pytest.raises(OSError):
+            for number in range(110):
+                plain = socket.create_connection(("127.0.0.1", stand.port), 5, (place.provider, 0))
+                slow.append(trusting.wrap_socket(plain, server_hostname="127.0.0.1"))
+                slow[-1].sendall(begun[number % len(begun)])
+        assert len(slow) == 100
+        near = sipp("caller", place.stranger_port(), stand.provider, count=3, users=["carl"], seconds=15)
+        while near.running():
+            for each in slow:
+                with contextlib.suppress(OSError):
+                    each.sendall(b"x")
+            time.sleep(0.05)
+        assert_clean(near.result(), 3)
+    finally:
+        for each in slow:
+            each.close()
     page.context.close()
 
 

@@ -127,6 +127,8 @@ class TestAdd:
     def test_names_the_option_of_a_bad_value(self, run: Any) -> None:
         said = run("uacreg", "add", "4712", *ADD, "--auth-proxy", "x", "--password-stdin", stdin=PASSWORD, fails=True)
         assert "--auth-proxy: A SIP URI starts with sip:" in said
+        more = ("--auth-proxy", "sip:192.0.2.1;transport=WSS", "--password-stdin")
+        assert "--auth-proxy: Nobody is called over WebSocket" in run("uacreg", "add", "4712", *ADD, *more, stdin=PASSWORD, fails=True)
 
     @pytest.mark.parametrize("words", [[], ["--auth-password"]])
     def test_asks_at_a_terminal(self, run: Any, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:

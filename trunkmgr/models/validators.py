@@ -18,6 +18,7 @@ _HOST_PORT = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?\.?|\[[0-9
 _PARAMETERS = re.compile(r"(?:;[A-Za-z0-9\-_.!~*'()%+$/:\[\]&]+(?:=[A-Za-z0-9\-_.!~*'()%+$/:\[\]&]*)?)*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _FINGERPRINT = re.compile(r"(?:[0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}")
+_WEBSOCKET = re.compile(r"\btransport=wss?(;|$)", re.IGNORECASE)
 _HA1 = re.compile(r"[0-9A-Fa-f]{32}")
 
 
@@ -55,6 +56,8 @@ def sip_uri(value: str) -> None:
     host, semicolon, parameters = after.partition(";")
     if not _is_host_port(host) or not _PARAMETERS.fullmatch(semicolon + parameters):
         raise ValidationError("The URI needs host[:port][;parameters] after sip:, for example sip:192.0.2.20:5060.")
+    if _WEBSOCKET.search(parameters):
+        raise ValidationError("Nobody is called over WebSocket who has not connected; write transport=udp, tcp or tls.")
 
 
 def contact_address(value: str) -> None:
