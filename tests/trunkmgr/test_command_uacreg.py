@@ -128,7 +128,8 @@ class TestAdd:
         said = run("uacreg", "add", "4712", *ADD, "--auth-proxy", "x", "--password-stdin", stdin=PASSWORD, fails=True)
         assert "--auth-proxy: A SIP URI starts with sip:" in said
         more = ("--auth-proxy", "sip:192.0.2.1;transport=WSS", "--password-stdin")
-        assert "--auth-proxy: Nobody is called over WebSocket" in run("uacreg", "add", "4712", *ADD, *more, stdin=PASSWORD, fails=True)
+        said = run("uacreg", "add", "4712", *ADD, *more, stdin=PASSWORD, fails=True)
+        assert "--auth-proxy: Nobody is called over WebSocket" in said
 
     @pytest.mark.parametrize("words", [[], ["--auth-password"]])
     def test_asks_at_a_terminal(self, run: Any, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
