@@ -61,21 +61,23 @@ class WsConnection(TcpConnection):
 
     def _shake_hands(self, data: bytes) -> bytes | None:
         """Take bytes of the handshake; return those behind it, None while it goes on or when it has failed."""
-        protocol = self._protocol
-        self._head += data
-        head, end, rest = self._head.partition(b"\r\n\r\n")
-        if not end and len(self._head) <= MAX_HEAD:
+        protocol, head = self._protocol, self._head
+        searched = max(0, len(head) - 3)
+        head += data
+        end = head.find(b"\r\n\r\n", searched) + 4
+        if end < 4 and len(head) <= MAX_HEAD:
             return None
-        self._head.clear()
         # Only now, and no more than this: frames that come before the answer are no frames.
-        protocol.receive_data(bytes(head + end))
+        whole, rest = (bytes(head[:end]), bytes(head[end:])) if 4 <= end <= MAX_HEAD else (b"", b"")
+        head.clear()
+        protocol.receive_data(whole)
         asked = protocol.events_received()
-        if asked and isinstance(asked[0], Request) and end:
+        if asked and isinstance(asked[0], Request):
             protocol.send_response(protocol.accept(asked[0]))
         if protocol.state is State.OPEN:
             self._flush()
             super()._begin()
-            return bytes(rest)
+            return rest
         self._refuse()
         return None
 

@@ -14,7 +14,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-SIP_JS = "https://registry.npmjs.org/sip.js/-/sip.js-0.21.2.tgz"
+REGISTRY = os.environ.get("NPM_CONFIG_REGISTRY", "https://registry.npmjs.org/")
+SIP_JS = REGISTRY.rstrip("/") + "/sip.js/-/sip.js-0.21.2.tgz"
 SHA256 = "abbf374bccf50fdd0f659e24dd70a83a0bad09553bd16fa4b6c94021053f66cb"
 
 
