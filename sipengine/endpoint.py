@@ -192,6 +192,10 @@ class Endpoint:
         listener.flows[remote] = flow
         return flow
 
+    def calls_of(self, l_uuid: str) -> int:
+        """Calls of an account that go on; after a restart those that have spoken since."""
+        return self.proxy.within.going_on.get(l_uuid, 0)
+
     @property
     def unanswered(self) -> int:
         """Requests without a final response yet: what a drain waits for."""

@@ -15,8 +15,9 @@ LOOK = 32.0
 
 class DialogRecord:
     __slots__ = (
-        "answered", "contact_line", "due", "expires_at", "forks", "from_hidden", "from_line", "hidden_line", "key",
-        "l_uuid", "lifetime", "mark", "numbering", "over", "provider", "sides", "table", "tags", "token", "views",
+        "answered", "contact_line", "counted", "due", "expires_at", "forks", "from_hidden", "from_line", "hidden_line",
+        "key", "l_uuid", "lifetime", "mark", "numbering", "over", "provider", "sides", "table", "tags", "token",
+        "views",
     )  # fmt: skip
 
     def __init__(self, table: DialogTable, key: bytes, views: Views, expires_at: float) -> None:
@@ -27,6 +28,8 @@ class DialogRecord:
         """Record-Route parameters that carry the views, as sent."""
         self.forks: dict[bytes, Views] | None = None
         """Views of branches of a fork that went out with other identities than `views`, by their tokens."""
+        self.counted = ""
+        """Account among whose calls it is counted as going on, "" when it is not."""
         self.mark = ""
         """Key of the call's events, "" when nobody marked it."""
         self.l_uuid = ""

@@ -534,6 +534,7 @@ class ProxyCore:
             record.provider = DOWN if marks.direction == "out" else UP
             if marks.key:
                 self.counters.calls += 1
+                self.within.begin(record)
                 self.events.append(
                     CallStarted(
                         marks.key, context.call_id, marks.l_uuid, marks.direction, marks.caller, marks.callee,

@@ -32,6 +32,8 @@ class WithinDialog:
     def __init__(self, core: ProxyCore) -> None:
         self.core = core
         self.dialogs = core.dialogs
+        self.going_on: dict[str, int] = {}
+        """Calls that go on, by account; without those of an earlier process that have not spoken yet."""
 
     def find(
         self, message: Message, call_id: bytes, from_tag: bytes, to_tag: bytes, params: bytes, now: float
@@ -74,6 +76,8 @@ class WithinDialog:
             record.tags = (callee_tag,)
             if recovered.l_uuid:
                 record.l_uuid, record.provider = recovered.l_uuid, UP if recovered.incoming else DOWN
+                if record.mark:
+                    self.begin(record)
             if recovered.shift:
                 record.numbering = Numbering.recovered(DOWN, recovered.shift)
             return record, direction, None
@@ -259,7 +263,19 @@ class WithinDialog:
         record.lifetime = lifetime
         record.expires_at = now + lifetime
 
+    def begin(self, record: DialogRecord) -> None:
+        """Count a call among those of its account that go on."""
+        record.counted = record.l_uuid
+        self.going_on[record.counted] = self.going_on.get(record.counted, 0) + 1
+
     def end(self, record: DialogRecord, code: int, reason: str, now: float) -> None:
+        if record.counted:
+            left = self.going_on[record.counted] - 1
+            if left:
+                self.going_on[record.counted] = left
+            else:
+                del self.going_on[record.counted]
+            record.counted = ""
         if record.mark:
             self.core.events.append(CallEnded(record.mark, code, reason, now))
             record.mark = ""

@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 from unfold.widgets import (
+    UnfoldAdminIntegerFieldWidget,
     UnfoldAdminPasswordWidget,
     UnfoldAdminSelectWidget,
     UnfoldAdminTextInputWidget,
@@ -82,6 +83,18 @@ class UacRegForm(SecretsForm):
         required=False, max_length=255, widget=UnfoldAdminTextInputWidget, label="Outbound proxy for calls",
         help_text=UacRegOptions._meta.get_field("outbound_proxy").help_text, validators=[validators.sip_uri],
     )
+    numbers = forms.CharField(
+        required=False, max_length=1000, widget=UnfoldAdminTextInputWidget, label="Numbers it may call",
+        help_text=UacRegOptions._meta.get_field("numbers").help_text, validators=[validators.number_prefixes],
+    )
+    max_calls = forms.IntegerField(
+        required=False, min_value=0, max_value=32767, initial=0, widget=UnfoldAdminIntegerFieldWidget,
+        label="Calls at most", help_text=UacRegOptions._meta.get_field("max_calls").help_text,
+    )
+    max_rate = forms.IntegerField(
+        required=False, min_value=0, max_value=32767, initial=0, widget=UnfoldAdminIntegerFieldWidget,
+        label="Calls out a second", help_text=UacRegOptions._meta.get_field("max_rate").help_text,
+    )
     digest_minimum = forms.ChoiceField(
         required=False, choices=UacRegOptions.DigestMinimum.choices, widget=UnfoldAdminSelectWidget,
         label="Weakest digest", help_text=UacRegOptions._meta.get_field("digest_minimum").help_text,
@@ -123,6 +136,7 @@ class UacRegForm(SecretsForm):
                 "inbound_identity": options.inbound_identity, "outbound_proxy": options.outbound_proxy,
                 "inbound_from": options.inbound_from,
                 "digest_minimum": options.digest_minimum,
+                "numbers": options.numbers, "max_calls": options.max_calls, "max_rate": options.max_rate,
             })
 
     def clean(self) -> dict[str, Any]:
@@ -147,6 +161,8 @@ class UacRegForm(SecretsForm):
         options = self.instance.get_options() if self.instance.pk else UacRegOptions()
         for name in ("provider", "inbound_identity", "inbound_from", "outbound_proxy", "digest_minimum", "note"):
             setattr(options, name, self.cleaned_data[name])
+        options.numbers = self.cleaned_data["numbers"]
+        options.max_calls, options.max_rate = (self.cleaned_data[name] or 0 for name in ("max_calls", "max_rate"))
         return options
 
 

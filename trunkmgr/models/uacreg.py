@@ -148,6 +148,17 @@ class UacRegOptions(models.Model):
         max_length=8, choices=DigestMinimum.choices, default=DigestMinimum.LEARNT, blank=True,
         help_text="Weakest digest that this account answers a challenge with.",
     )
+    numbers = models.CharField(
+        "numbers it may call", max_length=1000, default="", blank=True, validators=[validators.number_prefixes],
+        help_text="Beginnings of numbers, separated by commas or spaces: +49, 0800; with ! those it may not: !+49900. "
+        "The longest decides. Empty: any number.",
+    )
+    max_calls = models.PositiveSmallIntegerField(
+        "calls at most", default=0, help_text="Calls at the same time, in both directions; 0: any number.",
+    )
+    max_rate = models.PositiveSmallIntegerField(
+        "calls out a second", default=0, help_text="Calls out that may begin in a second; 0: any number.",
+    )
     note = models.CharField(max_length=200, default="", blank=True, validators=[validators.plain_text])
     mirror = models.CharField(
         max_length=32, default="", blank=True, editable=False,

@@ -16,6 +16,7 @@ from trunkmgr.env import OUTGOING
 _USER = re.compile(r"(?:[A-Za-z0-9\-_.!~*'()&=+$,;?/]|%[0-9A-Fa-f]{2})+")
 _HOST_PORT = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?\.?|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?")
 _PARAMETERS = re.compile(r"(?:;[A-Za-z0-9\-_.!~*'()%+$/:\[\]&]+(?:=[A-Za-z0-9\-_.!~*'()%+$/:\[\]&]*)?)*")
+_PREFIX = re.compile(r"!?\+?[0-9*#]{1,20}|!?\+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _FINGERPRINT = re.compile(r"(?:[0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}")
 _WEBSOCKET = re.compile(r"\btransport=wss?(;|$)", re.IGNORECASE)
@@ -26,6 +27,15 @@ def plain_text(value: str) -> None:
     """Refuse control characters: a line break would end a header."""
     if _CONTROL.search(value):
         raise ValidationError("The text has a line break or another control character; leave it out.")
+
+
+def number_prefixes(value: str) -> None:
+    """Accept beginnings of numbers, ``!`` before those that are forbidden."""
+    for word in value.replace(",", " ").split():
+        if not _PREFIX.fullmatch(word):
+            raise ValidationError(
+                f"{word[:20]!r} is no beginning of a number: write digits, + and ! only, for example +49, !+49900."
+            )
 
 
 def sip_user(value: str) -> None:

@@ -133,6 +133,9 @@ def _own_values(options: UacRegOptions) -> dict[str, str]:
         "inbound_from": str(options.inbound_from),
         "outbound_proxy": options.outbound_proxy,
         "digest_minimum": str(options.digest_minimum),
+        "numbers": options.numbers,
+        "max_calls": str(options.max_calls),
+        "max_rate": str(options.max_rate),
         "note": options.note,
     }
 
@@ -185,7 +188,9 @@ def _plan_row(row: FileRow, stored: UacReg | None, providers: dict[str, Provider
                 options.inbound_identity = _identity(text)
             elif column == "inbound_from":
                 options.inbound_from = _inbound_from(text)
-            elif column in ("note", "outbound_proxy", "digest_minimum"):
+            elif column in ("max_calls", "max_rate"):
+                setattr(options, column, _number(column, text or "0"))
+            elif column in ("note", "outbound_proxy", "digest_minimum", "numbers"):
                 setattr(options, column, text)
             else:
                 setattr(account, column, _number(column, text) if column in NUMBER_COLUMNS else text)

@@ -19,7 +19,10 @@ SEED_COLUMNS = (
     "l_uuid", "l_username", "l_domain", "r_username", "r_domain", "realm", "auth_username", "auth_password", "auth_ha1",
     "auth_proxy", "expires", "flags", "reg_delay", "contact_addr", "contact_user", "socket",
 )
-OWN_COLUMNS = ("provider", "inbound_identity", "inbound_from", "outbound_proxy", "digest_minimum", "note")
+OWN_COLUMNS = (
+    "provider", "inbound_identity", "inbound_from", "outbound_proxy", "digest_minimum", "numbers", "max_calls",
+    "max_rate", "note",
+)
 COLUMNS = SEED_COLUMNS + OWN_COLUMNS
 SECRET_COLUMNS = ("auth_password", "auth_ha1")
 NUMBER_COLUMNS = ("expires", "flags", "reg_delay")

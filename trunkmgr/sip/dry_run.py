@@ -46,6 +46,7 @@ class DryRun:
             endpoint=SimpleNamespace(
                 registrations=worker.endpoint.registrations, uac_requests=SimpleNamespace(send=lambda *args: True),
                 location=worker.endpoint.location, registrar=worker.endpoint.registrar,
+                calls_of=worker.endpoint.calls_of, room=None,
             ),
         )
         middleware = PeerMiddleware(worker.middleware.application, admission, asked)

@@ -90,6 +90,8 @@ class TrunkRouting(UacFunctions, RegistrarFunctions, SipConsumer):
                 "account's provider. Add it to the provider's addresses, choose the account's provider, or let the "
                 "account be called by any provider (inbound_from).",
             )
+        if self.is_full(context, trunk):
+            self.refusals.refuse("calls", 486, "Too many calls of this account")
         next_hop = snapshot.next_hop(account.l_domain)
         if next_hop is None:
             self.refusals.refuse(
@@ -136,6 +138,7 @@ class TrunkRouting(UacFunctions, RegistrarFunctions, SipConsumer):
         dialled = dialled_user(context.ruri)
         if not dialled:
             self.refusals.refuse("no_number", 484, "No number dialled")
+        self.keep_limits(context, trunk, dialled.decode(errors="replace"))
         caller = context.from_uri
         context.ruri = b"sip:%b@%b" % (dialled, trunk.account.r_domain.encode())
         context.credentials = self.scope["sip.snapshot"].credentials_for(trunk)
@@ -173,6 +176,34 @@ class TrunkRouting(UacFunctions, RegistrarFunctions, SipConsumer):
         if not trunk.account.enabled:
             self.refusals.refuse("disabled", 403, "Account is disabled")
         return trunk
+
+    def keep_limits(self, context: Any, trunk: Trunk, dialled: str) -> None:
+        """Refuse a call that the account may not make: to this number, now, or one more."""
+        limits, l_uuid = trunk.limits, trunk.account.l_uuid
+        if not limits.reach(dialled):
+            self.refusals.refuse(
+                "number", 403, "This account may not call this number",
+                f"A call of {l_uuid} is answered 403: the account's numbers do not let it call what was dialled.",
+            )
+        if self.is_full(context, trunk):
+            self.refusals.refuse(
+                "calls", 503, "Too many calls of this account",
+                f"A call of {l_uuid} is answered 503: {limits.calls} calls go on, which is all that the account may.",
+            )
+        begins = limits.rate and context.method == b"INVITE" and "sip.refusals" not in self.scope
+        if begins and not self.scope["sip.worker"].pace.allows(l_uuid, limits.rate, context.core.now):
+            self.refusals.refuse(
+                "calls_a_second", 503, "Too many calls of this account a second",
+                f"A call of {l_uuid} is answered 503: more than {limits.rate} begin in a second.",
+                headers=[("Retry-After", "1")],
+            )
+
+    def is_full(self, context: Any, trunk: Trunk) -> bool:
+        """Whether the account has as many calls as it may."""
+        limit = trunk.limits.calls
+        if not limit or context.method != b"INVITE":
+            return False
+        return bool(self.scope["sip.worker"].endpoint.calls_of(trunk.account.l_uuid) >= limit)
 
     def way_out(self, context: Any, trunk: Trunk) -> None:
         """Set the next hop: the account's outbound proxy, else the provider's Service-Route, else the server that took

@@ -23,6 +23,7 @@ from trunkmgr import models
 from trunkmgr.env import StaticCredential
 from trunkmgr.exceptions import UndecryptableSecret
 from trunkmgr.models import Credential, Domain, Provider, UacReg, UacRegOptions
+from trunkmgr.sip.limits import NO_LIMITS, Limits, limits_of
 
 log = logging.getLogger("trunkmgr.sip")
 
@@ -46,6 +47,8 @@ class Trunk:
     """Where its calls go, before anything else."""
     from_any: bool = False
     """`inbound_from`: every configured provider may call it, not only its own."""
+    limits: Limits = NO_LIMITS
+    """What it may cost."""
     side: tuple[int | None, frozenset[str]] = field(init=False, repr=False, compare=False)
     """Who its provider is: its row, and the hosts that the account names."""
     credentials: tuple[Credentials, ...] = field(init=False, repr=False, compare=False)
@@ -260,7 +263,8 @@ def trunk_of(row: UacReg) -> Trunk:
     anonymous = options is not None and options.inbound_identity == UacRegOptions.InboundIdentity.ANONYMOUS
     from_any = options is not None and options.inbound_from == UacRegOptions.InboundFrom.ANY_PROVIDER
     proxy = options.outbound_proxy if options else ""
-    return Trunk(account, anonymous, provider.pk if provider else None, proxy, from_any)
+    limits = limits_of(options.numbers, options.max_calls, options.max_rate) if options else NO_LIMITS
+    return Trunk(account, anonymous, provider.pk if provider else None, proxy, from_any, limits)
 
 
 def configured_credentials(static: Iterable[StaticCredential]) -> tuple[Credentials, ...]:

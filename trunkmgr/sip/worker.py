@@ -44,6 +44,7 @@ from trunkmgr.sip.database import DatabaseThread
 from trunkmgr.sip.defence import Ban, Defence
 from trunkmgr.sip.dry_run import DryRun
 from trunkmgr.sip.foreign import ForeignAccounts
+from trunkmgr.sip.limits import Pace
 from trunkmgr.sip.middleware import Admission, PeerMiddleware
 from trunkmgr.sip.node_socket import NodeSocket
 from trunkmgr.sip.orders import Orders
@@ -80,6 +81,7 @@ class SipWorker(Worker):
         self.env = env
         self.stopping = asyncio.Event()
         self.defence = Defence(env.sip_rate, env.ban_seconds)
+        self.pace = Pace()
         self.admission = Admission(env.sip_sources, self.defence)
         # The router has one answer for the scope `sip`: asking it for each call costs a coroutine.
         sip = application.application_mapping["sip"] if isinstance(application, ProtocolTypeRouter) else application
@@ -340,6 +342,7 @@ class SipWorker(Worker):
         self.admission.swap(self.admission.snapshot.patched(
             patch.trunks, patch.domains, patch.providers, patch.credentials, patch.reg_active, patch.devices,
         ))
+        self.pace.keep(self.admission.snapshot.trunks.keys())
         for aor, device in patch.devices.items():
             # What a password bound that counts no more may be somebody else's.
             if device is None or (aor in devices and device.credentials != devices[aor].credentials):

@@ -11,6 +11,7 @@ from sipengine.endpoint import Endpoint
 from sipengine.proxy.hooks import step_at_once
 from sipengine.uac.account import UacAccount
 from tests.sipengine.net import PHONE, PROVIDER, PROXY, Net, entropy_from
+from trunkmgr.sip.limits import Pace
 from trunkmgr.sip.middleware import Admission, PeerMiddleware
 from trunkmgr.sip.routing import TrunkRouting
 from trunkmgr.sip.snapshot import Pbx, Peers, Trunk, host_of
@@ -57,6 +58,7 @@ class TrunkNet(Net):
         endpoint.add_listener("tcp", *PROXY)
         self.wire.attach(endpoint)
         self.middleware.worker = SimpleNamespace(
-            endpoint=endpoint, call=lambda verb, *args: verb(*args, self.wire.now), admission=self.admission
+            endpoint=endpoint, call=lambda verb, *args: verb(*args, self.wire.now), admission=self.admission,
+            pace=Pace(),
         )
         return endpoint

@@ -137,7 +137,8 @@ class Command(OrderCommand):
         values |= {
             "provider": trunk.provider, "inbound_identity": str(own.inbound_identity),
             "inbound_from": str(own.inbound_from),
-            "outbound_proxy": own.outbound_proxy, "digest_minimum": str(own.digest_minimum), "note": own.note,
+            "outbound_proxy": own.outbound_proxy, "digest_minimum": str(own.digest_minimum), "numbers": own.numbers,
+            "max_calls": own.max_calls, "max_rate": own.max_rate, "note": own.note,
         }
         values["kept_in"] = "UAC_REG_DB_URL" if foreign.is_foreign(account) else "our database"
         if options["json"]:
@@ -184,7 +185,10 @@ class Command(OrderCommand):
         own = account.get_options()
         own_values = {
             name: options[name]
-            for name in ("inbound_identity", "inbound_from", "outbound_proxy", "digest_minimum", "note")
+            for name in (
+                "inbound_identity", "inbound_from", "outbound_proxy", "digest_minimum", "numbers", "max_calls",
+                "max_rate", "note",
+            )
             if options[name] is not None
         }
         if options["provider"] is not None:
@@ -309,6 +313,9 @@ def _add_columns(parser: CommandParser) -> None:
     own.add_argument(
         "--digest-minimum", choices=UacRegOptions.DigestMinimum.values, help=_help(UacRegOptions, "digest_minimum"),
     )
+    own.add_argument("--numbers", metavar="PREFIXES", help=_help(UacRegOptions, "numbers"))
+    own.add_argument("--max-calls", type=int, metavar="N", help=_help(UacRegOptions, "max_calls"))
+    own.add_argument("--max-rate", type=int, metavar="N", help=_help(UacRegOptions, "max_rate"))
     own.add_argument("--note", metavar="TEXT", help="a remark of yours")
     add_secret_options(parser)
 
