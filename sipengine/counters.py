@@ -5,7 +5,8 @@ from __future__ import annotations
 
 class Counters:
     __slots__ = (
-        "bad", "calls", "cancel_elsewhere", "denied", "foreign", "forged", "hook_failures", "not_a_side", "overload",
+        "bad", "calls", "cancel_elsewhere", "denied", "foreign", "forged", "hook_failures", "insecure", "not_a_side",
+        "overload",
         "received", "rejected", "retransmissions", "sent", "stray", "third_party", "timeouts", "token_too_long",
         "too_small", "transport_errors", "unasked_challenges", "unauthorized", "unsent",
     )  # fmt: skip
@@ -24,6 +25,8 @@ class Counters:
         """Requests within a call that came from neither of its sides."""
         self.third_party = 0
         """Requests within a call that a side wanted sent to somebody who is neither."""
+        self.insecure = 0
+        """Requests for a sips: URI whose next hop is not over TLS."""
         self.cancel_elsewhere = 0
         """CANCELs that did not come from where their INVITE came."""
         self.foreign = 0

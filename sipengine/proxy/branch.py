@@ -17,6 +17,7 @@ from sipengine.proxy.forward import forward
 from sipengine.timerqueue import NEVER
 from sipengine.transaction.client import ClientTransaction, InviteClient
 from sipengine.transaction.tables import CALLING
+from sipengine.transport.flow import SECURE
 from sipengine.transport.rests import asked_rest
 
 if TYPE_CHECKING:
@@ -72,6 +73,11 @@ class Branch:
             and not context.core.within.may_receive(record, target.address)
         ):  # fmt: skip
             self._finish(403, None, now)
+            return
+        if target.transport not in SECURE and self.ruri[:5].lower() == b"sips:":
+            # RFC 3261 §26.2.2, RFC 5630 §3: over TLS on every hop, or not at all.
+            context.core.counters.insecure += 1
+            self._finish(480, None, now)
             return
         transport = context.core.transport
         try:

@@ -13,6 +13,7 @@ from sipengine.endpoint import Endpoint
 from sipengine.exceptions import RemoteProtocolError
 from sipengine.registrar.location import Binding
 from sipengine.registrar.registrar import aor_of
+from sipengine.transport.flow import SECURE
 from trunkmgr.sip.middleware import Admission
 from trunkmgr.sip.uac import FAILED, OK, ReturnCode
 
@@ -63,9 +64,10 @@ class RegistrarFunctions:
         except RemoteProtocolError:
             return []
         location = self.scope["sip.worker"].endpoint.location
+        secure = context.ruri[:5].lower() == b"sips:"
         groups: dict[int, list[Binding]] = {}
         for binding in location.of(aor, context.core.now):
-            if binding.hop is not None:
+            if binding.hop is not None and (binding.transport in SECURE or not secure):
                 groups.setdefault(binding.q, []).append(binding)
         return list(groups.values())
 

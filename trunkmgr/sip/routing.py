@@ -101,7 +101,7 @@ class TrunkRouting(UacFunctions, RegistrarFunctions, SipConsumer):
             )
         anonymous = trunk.anonymous
         caller = context.from_uri
-        context.ruri = row.contact_uri
+        context.ruri = as_secure(context.ruri, row.contact_uri)
         if next_hop:
             context.du = next_hop
         else:
@@ -140,7 +140,7 @@ class TrunkRouting(UacFunctions, RegistrarFunctions, SipConsumer):
             self.refusals.refuse("no_number", 484, "No number dialled")
         self.keep_limits(context, trunk, dialled.decode(errors="replace"))
         caller = context.from_uri
-        context.ruri = b"sip:%b@%b" % (dialled, trunk.account.r_domain.encode())
+        context.ruri = as_secure(context.ruri, b"sip:%b@%b" % (dialled, trunk.account.r_domain.encode()))
         context.credentials = self.scope["sip.snapshot"].credentials_for(trunk)
         self.way_out(context, trunk)
         if caller.endswith("@anonymous.invalid"):  # RFC 3323 §4.1.1.3: it shall stay so; the provider needs the account
@@ -234,6 +234,11 @@ class TrunkRouting(UacFunctions, RegistrarFunctions, SipConsumer):
             "asked for another realm, or asked from an address that is not the provider's.",
         )
         context.sl_send_reply(403, "Provider refused the credentials")
+
+
+def as_secure(asked: bytes, uri: bytes) -> bytes:
+    """A sip: URI in place of one that was asked for: sips: where that was (RFC 5630 §3.1.1: never downgraded)."""
+    return b"sips" + uri[3:] if asked[:5].lower() == b"sips:" else uri
 
 
 def dialled_user(uri: bytes) -> bytes:

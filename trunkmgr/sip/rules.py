@@ -43,6 +43,7 @@ RULES = {
     "challenge": "The provider refused the account's credentials: 403.",
     "not_a_side": "A request within a call came from neither of its sides: 481.",
     "third_party": "A side of a call names a target that is neither side's: 403.",
+    "insecure": "The call is to be secure on every hop (sips:), and its next hop is not over TLS: 480.",
     "cancel_elsewhere": "A CANCEL did not come from where its INVITE came: 481.",
     "unauthorized": "A wrong answer to our challenge: 401, and a ban for many over a connection.",
     "too_small": "A REGISTER over UDP from an unproven address is shorter than any answer to it: none is given.",
@@ -58,7 +59,7 @@ RULES = {
 _OF_ENGINE = {
     "stranger": "denied", "not_a_side": "not_a_side", "third_party": "third_party",
     "cancel_elsewhere": "cancel_elsewhere", "stray": "stray", "unauthorized": "unauthorized",
-    "too_small": "too_small",
+    "too_small": "too_small", "insecure": "insecure",
 }
 
 

@@ -14,7 +14,7 @@ from tests.sipengine.net import PHONE, PROVIDER, reply, starts
 from tests.sipengine.outbound import proves
 from tests.trunkmgr.sip.net import DOMAIN, TrunkNet, account, trunk
 from trunkmgr.sip.middleware import PeerMiddleware
-from trunkmgr.sip.routing import TrunkRouting, dialled_user
+from trunkmgr.sip.routing import TrunkRouting, as_secure, dialled_user
 from trunkmgr.sip.rules import refusals
 from trunkmgr.sip.snapshot import Pbx, Peers
 
@@ -242,3 +242,14 @@ def test_disabling_the_account_ends_nothing_that_stands() -> None:
     off = dataclasses.replace(net.admission.snapshot.trunks["acc1"].account, enabled=False)
     net.admission.swap(net.admission.snapshot.patched({"acc1": trunk(off)}))
     assert placed(net) is None
+
+
+@pytest.mark.checklist("B15")
+@pytest.mark.rfc("5630", "3.1.1")
+def test_a_call_that_is_to_be_secure_is_not_sent_in_clear() -> None:
+    net = TrunkNet()
+    assert placed(net, ruri=b"sips:+49401@192.0.2.5") is None and answered(net).status == 480
+    net.send(net.provider, net.invite().replace(b"INVITE sip:", b"INVITE sips:"))
+    assert not [data for data in net.phone.take() if data.startswith(b"INVITE")]
+    assert parse(net.provider.take()[-1]).status == 480 and net.endpoint.counters.insecure == 2
+    assert as_secure(b"SIPS:a@b", b"sip:x@y;z") == b"sips:x@y;z" and as_secure(b"sip:a@b", b"sip:x@y") == b"sip:x@y"
