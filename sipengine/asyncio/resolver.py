@@ -152,6 +152,22 @@ class Resolver:
         port = wanted.port or (5061 if transport in SECURE else 5060)
         return [Target(transport, (address, port), _names(transport, host)) for address in addresses]
 
+    async def records(self, name: str, kind: str) -> tuple[list[str], float]:
+        """Return what DNS says of a name, a text for each record, and the seconds that it still counts.
+
+        `kind` is ``NAPTR``, ``SRV``, ``A`` or ``AAAA``.  Raises ResolutionError when DNS is silent.
+        """
+        try:
+            found = await self._lookup(name, kind)
+        except DnsSilent:
+            raise ResolutionError(f"DNS does not answer for {name} {kind}.") from None
+        entry = self._cache.get((name, kind))
+        return [record.to_text() for record in found], max(0.0, entry.until - time.monotonic()) if entry else 0.0
+
+    def known(self, host: str) -> list[str]:
+        """Addresses of a name that goes before DNS: those of `hosts` and of the hosts file."""
+        return self._from_hosts(host.rstrip(".").lower())
+
     async def _by_naptr(self, host: str, secure: bool) -> list[Target]:
         """Targets of the services that we speak, of the lowest order among them (RFC 3263 §4.1); empty when NAPTR
         chooses nothing.

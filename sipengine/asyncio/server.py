@@ -18,14 +18,15 @@ from ipaddress import ip_address
 from math import inf
 from typing import ParamSpec, TypeVar
 
-from sipengine.asyncio import udp
+from sipengine.asyncio import tls_report, udp
 from sipengine.asyncio.resolver import Resolver
 from sipengine.asyncio.tcp import Kind, TcpConnection, TcpFlows, TcpLimits
 from sipengine.asyncio.tls import Tls, TlsFiles, TlsUnusable
+from sipengine.asyncio.tls_report import TlsReport
 from sipengine.asyncio.udp import UdpSocket
 from sipengine.asyncio.websocket import WsConnection
 from sipengine.endpoint import Endpoint
-from sipengine.events import ResolutionWanted
+from sipengine.events import ResolutionWanted, Target
 from sipengine.exceptions import ResolutionError, TransportError
 from sipengine.transport.flow import SECURE, WEBSOCKET, Flow, Listener
 
@@ -166,6 +167,17 @@ class SipServer:
             opened.close()
         if self._tcp is not None:
             await self._tcp.close()
+
+    async def look_at_tls(self, target: Target, local: str, timeout: float) -> TlsReport:
+        """Open a connection of its own to a TLS target from the address `local`, and say what came of it."""
+        assert self._tcp is not None and self._tcp.tls is not None
+        host, port = target.address
+        policy = self.endpoint.transactions.peers.tls(target.names, host)
+        return await tls_report.look(self._tcp.tls, policy, host, port, local, timeout)
+
+    @property
+    def speaks_tls(self) -> bool:
+        return self._tcp is not None and self._tcp.tls is not None
 
     # calls into the engine
     @staticmethod

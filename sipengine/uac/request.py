@@ -131,6 +131,8 @@ class Request:
     """Seconds from the first provisional answer to an INVITE to its end."""
     others: tuple[Credentials, ...] = ()
     """For what `credentials` do not answer."""
+    targets: tuple[Target, ...] = ()
+    """The servers to send it to, one after the other; empty: those that `route` leads to."""
 
 
 class Requests:
@@ -232,7 +234,10 @@ class Exchange:
         except (ProtocolError, ValueError):
             self._end(Outcome(now, "bad_proxy"))
             return
-        self.requests.agent.locate(self.request.route, self._located, now)
+        if self.request.targets:
+            self._located(list(self.request.targets), now)
+        else:
+            self.requests.agent.locate(self.request.route, self._located, now)
 
     def cancel(self) -> bool:
         """Forget a request of which nothing was sent; False when one is under way."""

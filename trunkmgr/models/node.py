@@ -86,6 +86,8 @@ class Order(models.Model):
         RELOAD = "reload"
         DRY_RUN = "dry_run"
         UNBAN = "unban"
+        DOCTOR = "doctor"
+        PREVIEW = "preview"
 
     node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="orders")
     verb = models.CharField(max_length=16, choices=Verb.choices)
@@ -96,6 +98,7 @@ class Order(models.Model):
     deadline = models.DateTimeField()
     claimed_time = models.DateTimeField(null=True)
     finished_time = models.DateTimeField(null=True)
+    progress = models.JSONField(default=list, help_text="Steps of an order that takes a while, as far as it has come.")
     result = models.JSONField(null=True, help_text='{"ok": bool, "message": text, …}')
 
     class Meta:

@@ -118,6 +118,11 @@ def claim(node: str) -> list[Order]:
     ]
 
 
+def tell(order_id: int, steps: list[dict[str, Any]]) -> None:
+    """Write how far an order has come, for those who watch."""
+    Order.objects.filter(pk=order_id, finished_time=None).update(progress=steps)
+
+
 def finish(order_id: int, result: Mapping[str, Any]) -> None:
     """Write the result for which the caller waits."""
     Order.objects.filter(pk=order_id, finished_time=None).update(finished_time=timezone.now(), result=dict(result))

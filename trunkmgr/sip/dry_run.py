@@ -83,7 +83,7 @@ class DryRun:
         flow = endpoint.accept(listener, remote) if stream else endpoint.flow_for(listener, remote)
         if flow is not None:
             endpoint.receive(_request(asked, flow), flow, now, stream)
-            await self._until_settled(now + PATIENCE)
+            await self.settle(now + PATIENCE)
         return self._told(flow or Flow(listener, remote, accepted=True))
 
     def _listener(self, transport: str, socket: str) -> Listener | None:
@@ -92,7 +92,8 @@ class DryRun:
                 return each
         return None
 
-    async def _until_settled(self, until: float) -> None:
+    async def settle(self, until: float) -> None:
+        """Let the routing class decide and names be resolved, until nothing more is wanted or the time is over."""
         endpoint = self.endpoint
         if self._contexts:
             try:

@@ -1,9 +1,9 @@
-"""Orders of operators, run on the engine once each: register, unregister, dump, reload; `requests` sends requests."""
+"""Orders of operators, run on the engine once each: register, unregister, dump, reload, and what others run."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from sipengine.events import RegistrationChanged, RegistrationState, Trigger
@@ -21,9 +21,8 @@ class Orders:
 
     def __init__(
         self, verbs: Any, call: Callable[..., Any], clock: Clock, bridge: Bridge, dump: Callable[[], Result],
-        send: Callable[[Order], Awaitable[Result]],
-        reload: Callable[[], Awaitable[int]], dry_run: Callable[[Order], Awaitable[Result]],
-        lift: Callable[[str], bool],
+        reload: Callable[[], Awaitable[int]], lift: Callable[[str], bool],
+        others: Mapping[str, Callable[[Order], Awaitable[Result]]],
     ) -> None:
         self._registrations = verbs
         self._call = call
@@ -31,12 +30,12 @@ class Orders:
         self._clock = clock
         self._bridge = bridge
         self._dump = dump
-        self._send = send
         self._reload = reload
         """Compares all rows with the picture now; returns how many accounts differed."""
-        self._dry_run = dry_run
         self._lift = lift
         """Ends the ban of an address; False where there is none."""
+        self._others = others
+        """What runs the verbs that are larger than a line."""
         self._waiting: dict[str, list[asyncio.Future[RegistrationChanged]]] = {}
 
     def heard(self, event: RegistrationChanged) -> None:
@@ -50,13 +49,11 @@ class Orders:
         """Run an order to its end, or to its deadline; the result tells what came of it."""
         if order.verb == Order.Verb.DUMP:
             return {"ok": True, "message": "", **self._dump()}
-        if order.verb == Order.Verb.UAC_REQ_SEND:
-            return await self._send(order)
+        if (run := self._others.get(order.verb)) is not None:
+            return await run(order)
         if order.verb == Order.Verb.RELOAD:
             differed = await self._reload()
             return {"ok": True, "message": f"All accounts are read again, {differed:,} differed."}
-        if order.verb == Order.Verb.DRY_RUN:
-            return await self._dry_run(order)
         if order.verb == Order.Verb.UNBAN:
             lifted = sum([self._lift(str(address)) for address in order.payload.get("addresses", ())])
             return {"ok": True, "message": f"{lifted:,} bans ended."}

@@ -42,6 +42,7 @@ from trunkmgr.sip.bridge import Batch, Bridge
 from trunkmgr.sip.clock import Clock
 from trunkmgr.sip.database import DatabaseThread
 from trunkmgr.sip.defence import Ban, Defence
+from trunkmgr.sip.doctor import Doctor
 from trunkmgr.sip.dry_run import DryRun
 from trunkmgr.sip.foreign import ForeignAccounts
 from trunkmgr.sip.limits import Pace
@@ -49,6 +50,7 @@ from trunkmgr.sip.middleware import Admission, PeerMiddleware
 from trunkmgr.sip.node_socket import NodeSocket
 from trunkmgr.sip.orders import Orders
 from trunkmgr.sip.outage import Outage
+from trunkmgr.sip.preview import Preview
 from trunkmgr.sip.registrar import open_registrar
 from trunkmgr.sip.requests import OperatorRequests, ReplyRoute
 from trunkmgr.sip.snapshot import configured_credentials
@@ -125,10 +127,17 @@ class SipWorker(Worker):
             self.endpoint.uac_requests, self.call, self.clock, lambda: self.admission.snapshot,
         )
         self.orders = Orders(
-            self.endpoint.registrations, self.call, self.clock, self.bridge, self.dump, self.requests.run,
-            self.reload, lambda order: DryRun(self).run(order.payload), self.defence.lift,
+            self.endpoint.registrations, self.call, self.clock, self.bridge, self.dump, self.reload, self.defence.lift,
+            {
+                Order.Verb.UAC_REQ_SEND: self.requests.run,
+                Order.Verb.DRY_RUN: lambda order: DryRun(self).run(order.payload),
+                Order.Verb.DOCTOR: lambda order: Doctor(self, order).run(),
+                Order.Verb.PREVIEW: lambda order: Preview(self).run(order.payload),
+            },
         )
         self.endpoint.uac_requests.event_uac_reply = ReplyRoute(self)
+        self.being_checked: set[str] = set()
+        """Accounts that a doctor looks at now."""
         self.change_log = changes.ChangeLog()
         self.node_socket = NodeSocket(env.node_socket, self.wake) if env.embedded else None
         self.node: Node | None = None
@@ -180,9 +189,9 @@ class SipWorker(Worker):
         self.call(self.endpoint.registrations.switch, snapshot.reg_active)
         await self._take_up(await self.database.run(store.own, self.node))
         for loop in (self._beat, self._follow, self._own, self._keep_resolving, self.writes.run):
-            self._spawn(loop(), loop.__name__)
+            self.spawn(loop(), loop.__name__)
         if self.foreign is not None:
-            self._spawn(self.foreign.run(), "foreign")
+            self.spawn(self.foreign.run(), "foreign")
 
     async def handle(self) -> None:
         """Listen on our channel until `stopping`; a channel layer that fails is asked again and again."""
@@ -214,7 +223,8 @@ class SipWorker(Worker):
                 if self.foreign is not None:
                     await self.foreign.close()
 
-    def _spawn(self, coroutine: Any, name: str) -> None:
+    def spawn(self, coroutine: Any, name: str) -> None:
+        """Run something beside the rest until it ends or the worker does; a fault goes to the log."""
         task = asyncio.create_task(coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -314,7 +324,7 @@ class SipWorker(Worker):
                 patch, fences = await self.database.run(store.look, self.change_log, self.node)
                 self.apply(patch, fences)
                 for order in await self.database.run(order_rows.claim, self.env.node):
-                    self._spawn(self._obey(order), f"order {order.pk}")
+                    self.spawn(self._obey(order), f"order {order.pk}")
                 if self.clock.now() >= compare_at:
                     compare_at = self.clock.now() + COMPARE
                     await self.database.run(dialogs.forget_expired)

@@ -437,3 +437,15 @@ def test_hosts_come_first(tmp_path: Path) -> None:
         assert found(targets) == [("tcp", "127.0.0.8", 5070), ("tcp", "::1", 5070)]  # type: ignore[arg-type]
 
     with_dns(test, {"srv.example": ["127.0.0.9"]})
+
+
+def test_records_are_told_with_the_time_that_they_still_count() -> None:
+    async def test(resolver: Resolver, zone: Dns) -> None:
+        records, seconds = await resolver.records("_sip._udp.srv.example", "SRV")
+        assert sorted(records) == ["10 0 5070 a.srv.example.", "20 0 5080 b.srv.example."]
+        assert 290 < seconds <= 300
+        assert (await resolver.records("nothing.example", "A"))[0] == []
+        zone.silent = True
+        assert (await resolver.records("_sip._udp.srv.example", "SRV"))[0], "what is kept is not asked for again"
+
+    with_dns(test)

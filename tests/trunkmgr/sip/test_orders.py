@@ -44,7 +44,7 @@ def run(verb: str, l_uuids: list[str], *events: Any, seconds: float = 1.0) -> tu
     async def main() -> dict[str, Any]:
         orders = Orders(
             registrations, lambda verb, *args: verb(*args), Clock(asyncio.get_running_loop().time), bridge,
-            lambda: {"registrations": 2}, send, reload, send, lambda address: address == "203.0.113.66",
+            lambda: {"registrations": 2}, reload, lambda address: address == "203.0.113.66", {"uac_req_send": send},
         )
         running = asyncio.create_task(orders.run(order))
         await asyncio.sleep(0.01)
@@ -118,6 +118,6 @@ def test_bans_are_lifted_by_their_addresses() -> None:
         lifted.append(address)
         return address == "203.0.113.66"
 
-    orders = Orders(None, None, None, None, None, None, None, None, lift)  # type: ignore[arg-type]
+    orders = Orders(None, None, None, None, None, None, lift, {})  # type: ignore[arg-type]
     assert asyncio.run(orders.run(order)) == {"ok": True, "message": "1 bans ended."}
     assert lifted == ["203.0.113.66", "203.0.113.67"]

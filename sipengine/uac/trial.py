@@ -1,0 +1,112 @@
+"""REGISTERs of an account beside its binding: a query of what the registrar holds, and a binding that lives for a
+moment (RFC 3261 §10.2.1 to §10.2.3).
+
+The trial has its own Call-ID and a Contact that differs from the account's in the user part or, where the account's
+Contact user is prescribed, in the `line` parameter (RFC 3261 §19.1.4: two values of one parameter make two URIs).
+Shares pacing, nonces and credentials with the account's registration; never touches its state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from sipengine.events import Target, Trigger
+from sipengine.exceptions import ProtocolError
+from sipengine.message import Message, NameAddr
+from sipengine.message.uri import unescape
+from sipengine.transport.flow import Flow
+from sipengine.uac.account import UacAccount
+from sipengine.uac.digest import Credentials
+from sipengine.uac.lookup import escape_user
+from sipengine.uac.pacing import Priority
+from sipengine.uac.register import Binding
+from sipengine.uac.registration import Registrations
+from sipengine.uac.request import Exchange, Headers, Outcome, Request
+
+EXPIRES = 60
+"""Seconds that a trial asks for: when its removal is lost, it lives no longer than this."""
+
+OnDone = Callable[[Outcome], None]
+
+
+class Trial:
+    """Three exchanges with one registrar; each is started by the caller and paced as all REGISTERs are."""
+
+    def __init__(
+        self, registrations: Registrations, account: UacAccount, targets: tuple[Target, ...], timeout: float,
+    ) -> None:
+        """`timeout`: seconds that each of `targets` has for an answer."""
+        self._registrations = registrations
+        self._targets, self._timeout = targets, timeout
+        entropy = registrations.agent.entropy
+        self.name = f"trial-{entropy(6).hex()}"
+        """User part of the trial's Contact, or its `line`."""
+        self._query = Binding(account, entropy)
+        self.binding = Binding(replace(account, l_uuid=self.name, expires=EXPIRES), entropy)
+
+    def query(self, on_done: OnDone) -> Exchange:
+        """Ask which bindings there are: a REGISTER without Contact changes none."""
+        query = self._exchange(self._query, EXPIRES, on_done)
+        written = query.request.headers
+
+        def without_contact(flow: Flow) -> Headers:
+            return [field for field in written(flow) if field[0] not in (b"Contact", b"Expires")]
+
+        query.request.headers = without_contact
+        return query
+
+    def register(self, on_done: OnDone) -> Exchange:
+        """Bind the trial's Contact; after a 423 `binding.asked` says what to ask for."""
+        return self._exchange(self.binding, self.binding.asked, on_done)
+
+    def remove(self, on_done: OnDone) -> Exchange:
+        """Take the trial's Contact back, and nothing else."""
+        return self._exchange(self.binding, 0, on_done)
+
+    def _exchange(self, binding: Binding, expires: int, on_done: OnDone) -> Exchange:
+        exchange = self._registrations.exchange(binding, expires, Trigger.OPERATOR, _ignore_time, on_done)
+        exchange.request.targets, exchange.request.timeout = self._targets, self._timeout
+        return exchange
+
+
+def _ignore_time(now: float) -> None:
+    """Nobody waits for it to leave."""
+
+
+def options(
+    registrations: Registrations, account: UacAccount, target: Target, timeout: float, on_done: OnDone,
+) -> Exchange:
+    """Ask one server for a sign of life as the account; any answer is one, so a challenge gets no credentials."""
+    entropy = registrations.agent.entropy
+    aor = b"<sip:%b@%b>" % (escape_user(account.r_username), account.r_domain.encode())
+    ruri = b"sip:" + account.r_domain.encode()
+    call_id, tag = entropy(12).hex().encode(), entropy(6).hex().encode()
+
+    def headers(flow: Flow) -> Headers:
+        return [
+            (b"From", aor + b";tag=" + tag), (b"To", b"<%b>" % ruri), (b"Call-ID", call_id), (b"CSeq", b"1 OPTIONS"),
+            (b"Accept", b"application/sdp"),
+        ]  # fmt: skip
+
+    request = Request(
+        b"OPTIONS", ruri, ruri, headers, Credentials(b"", b""), socket=account.socket, priority=Priority.OPERATOR,
+        timeout=timeout, targets=(target,),
+    )
+    return Exchange(registrations.requests, request, _ignore_time, on_done)
+
+
+def bindings(message: Message) -> list[tuple[str, str, int | None]]:
+    """Bindings that a 200 to REGISTER lists: URI, the name that tells ours apart (`line`, else the user), seconds."""
+    found: list[tuple[str, str, int | None]] = []
+    for value in message.get_list(b"Contact"):
+        try:
+            contact = NameAddr.parse(value)
+            uri = contact.sip_uri
+        except ProtocolError:
+            continue
+        name = unescape(uri.param(b"line") or uri.user or b"").decode("utf-8", "replace")
+        expires = (contact.param(b"expires") or b"").strip(b'" ')
+        text = contact.uri.decode("utf-8", "replace")
+        found.append((text, name, int(expires[:10]) if expires.isdigit() else None))
+    return found
