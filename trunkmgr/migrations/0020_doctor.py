@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('trunkmgr', '0018_provider_tls'),
+        ('trunkmgr', '0019_account_limits'),
     ]
 
     operations = [
