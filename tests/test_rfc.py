@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mutants import run
 from tests import rfc_index
 
 
@@ -65,3 +66,9 @@ def test_sections_are_sorted_by_number() -> None:
     text = rfc_index.render().partition("## By section")[2]
     numbers = [int(number) for number in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)]
     assert numbers == sorted(numbers)
+
+
+def test_each_mutant_still_applies() -> None:
+    """A change that moves the code of one would leave it to fall out of the next `make mutants`."""
+    for mutant in run.load():
+        assert mutant.applied(run.ROOT) != (run.ROOT / mutant.file).read_text()
