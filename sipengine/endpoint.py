@@ -298,6 +298,7 @@ class Endpoint:
         if flow.reliable:
             self.transport.close(flow)
         self.transactions.flow_failed(flow, error, now)
+        self.registrations.flow_lost(flow, now)
 
     def handle_timer(self, now: float) -> None:
         before = len(self.out)

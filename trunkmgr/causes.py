@@ -140,6 +140,10 @@ CAUSES: dict[str, Cause] = {
         Shown.REFRESHING, "Asking for {longer}", "The provider wants a longer registration time, at least {longer}.",
         "Done by itself. Set expiry to {longer} to save one exchange.",
     ),
+    "connection_lost": Cause(
+        Shown.REFRESHING, "Connection ended", "The connection that we registered over has ended.",
+        "Done by itself: we register again. Often? A firewall on the way may cut quiet connections.",
+    ),
     "nat_changed": Cause(
         Shown.REFRESHING, "Our address changed", "The provider now sees another address of ours.",
         "Done by itself. Often? Ask for a fixed address or use TCP/TLS.",

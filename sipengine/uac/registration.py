@@ -16,6 +16,7 @@ from typing import Protocol
 from sipengine.configuration import Configuration
 from sipengine.events import Event, RegistrationChanged, RegistrationState, Target, Trigger
 from sipengine.timerqueue import NEVER, TimerQueue
+from sipengine.transport.flow import Flow
 from sipengine.uac.account import UacAccount
 from sipengine.uac.binding import (
     MAX_MIN_EXPIRES,
@@ -29,6 +30,7 @@ from sipengine.uac.binding import (
 )
 from sipengine.uac.digest import Credentials
 from sipengine.uac.pacing import Pacing, Priority
+from sipengine.uac.reconnect import Reconnect
 from sipengine.uac.register import Binding, problem_of
 from sipengine.uac.request import Agent, Exchange, Outcome, Request, Requests
 from sipengine.uac.routes import Routes
@@ -236,6 +238,7 @@ class Registration:
                 self._failed(outcome, "no_binding")
             else:
                 self.binding.routes, self.binding.target = Routes.of(message), outcome.target
+                self.owner.reconnect.bound(account.l_uuid, outcome.flow, now)
                 self._succeeded(granted, outcome.sent_at, now)
         elif code == 423 and self.rounds_423 < MAX_423 and self._ask_longer(number_of(message, b"Min-Expires")):
             self.rounds_423 += 1
@@ -344,6 +347,13 @@ class Registration:
         self._arm(now + DEPARTURE, Trigger.CHANGE)
         self.exchange.start(now)
 
+    def connection_lost(self, at: float, now: float) -> None:
+        """Nobody can be called over the binding any more: ask for it again instead of the refresh that was planned."""
+        if self.exchange is None and self.binding.stands(now) and self._wanted():
+            self.cause = "connection_lost"
+            self.schedule_first(min(at, self.due))
+            self.emit(now, final=False)
+
     # time
     def schedule_first(self, at: float, trigger: Trigger = Trigger.RECOVERY) -> None:
         """Plan the first REGISTER, after a start or of a new account."""
@@ -385,6 +395,7 @@ class Registrations:
         self.agent = agent
         self.timers = TimerQueue()
         self.pacing = Pacing()
+        self.reconnect = Reconnect()
         self.requests = Requests(agent, self.pacing, agent.configuration.default_socket)
         self.active = True
         """False: only operators' orders are sent (the seed's `reg_active`); `switch` changes it."""
@@ -474,6 +485,13 @@ class Registrations:
             else:
                 registration.deactivate(now)
 
+    def flow_lost(self, flow: Flow, now: float) -> None:
+        """A connection ended: what was bound over it registers again."""
+        for l_uuid, at in self.reconnect.lost(flow, self.jitter, now):
+            registration = self._all.get(l_uuid)
+            if registration is not None:
+                registration.connection_lost(at, now)
+
     def snapshot(self, l_uuid: str) -> RegistrationChanged | None:
         registration = self._all.get(l_uuid)
         return None if registration is None else registration.snapshot(self._now)
@@ -506,6 +524,7 @@ class Registrations:
     def forget(self, registration: Registration) -> None:
         if self._all.get(registration.account.l_uuid) is registration:
             del self._all[registration.account.l_uuid]
+            self.reconnect.forget(registration.account.l_uuid)
 
     def exchange(
         self, binding: Binding, expires: int, trigger: Trigger,

@@ -85,6 +85,8 @@ class Outcome:
     code: int | None = None
     sent_at: float | None = None
     target: Target | None = None
+    flow: Flow | None = None
+    """What it was answered over."""
     realm_seen: str = ""
     retry_after: int = 0
     detail: str = ""
@@ -221,6 +223,7 @@ class Exchange:
         self._ringing = False
         self._targets: list[Target] = []
         self._target: Target | None = None
+        self._flow: Flow | None = None
         self._listener: Listener | None = None
         self._means = (replace(request.credentials, realm=request.realm.encode()), *request.others)
         self._sent_to_target = 0
@@ -314,7 +317,7 @@ class Exchange:
             return
         assert self._target is not None and self._listener is not None
         request, agent = self.request, self.requests.agent
-        flow = agent.flow_for(self._listener, self._target.address, self._target.names)
+        flow = self._flow = agent.flow_for(self._listener, self._target.address, self._target.names)
         headers = request.headers(flow)
         for line in self._submission.write(
             request.method, request.ruri, agent.entropy(12).hex().encode(), request.body
@@ -342,7 +345,7 @@ class Exchange:
         self, now: float, cause: str = "", message: Message | None = None, code: int | None = None, detail: str = ""
     ) -> Outcome:
         return Outcome(
-            now, cause, message, code, self.sent_at, self._target, self._realm_seen,
+            now, cause, message, code, self.sent_at, self._target, self._flow, self._realm_seen,
             0 if message is None else retry_after(message), detail, self._digest,
         )
 
