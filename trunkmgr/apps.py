@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 
 
 class TrunkmgrConfig(AppConfig):
@@ -12,3 +13,6 @@ class TrunkmgrConfig(AppConfig):
 
     def ready(self) -> None:
         from trunkmgr import checks  # noqa: F401  (registers)
+        from trunkmgr.services.shipped_profiles import load
+
+        post_migrate.connect(load, sender=self)

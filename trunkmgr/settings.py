@@ -204,6 +204,10 @@ UNFOLD = {
                         "title": "Providers", "icon": "cell_tower",
                         "link": reverse_lazy("admin:trunkmgr_provider_changelist"),
                     },
+                    {
+                        "title": "Profiles", "icon": "library_books",
+                        "link": reverse_lazy("admin:trunkmgr_profile_changelist"),
+                    },
                     {"title": "Domains", "icon": "dns", "link": reverse_lazy("admin:trunkmgr_domain_changelist")},
                     {"title": "Devices", "icon": "deskphone", "link": reverse_lazy("admin:trunkmgr_device_changelist")},
                     {"title": "Check a call", "icon": "rule", "link": reverse_lazy("admin:trunkmgr_check_a_call")},

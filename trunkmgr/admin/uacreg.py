@@ -5,21 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import F, QuerySet
-from django.http import HttpRequest
-from django.urls import reverse
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import path, reverse
 from django.utils import timezone
-from unfold.decorators import display
+from unfold.decorators import action, display
 
-from trunkmgr import payloads, selectors
+from trunkmgr import lint, payloads, selectors
 from trunkmgr.admin.forms import UacRegForm
 from trunkmgr.admin.service import ServiceAdmin, with_stored_secrets
 from trunkmgr.causes import Shown
 from trunkmgr.exceptions import NoWorker
 from trunkmgr.models import Domain, Order, Registration, UacReg
 from trunkmgr.models.uacreg import FLAG_DISABLED
-from trunkmgr.services import accounts, foreign, orders
+from trunkmgr.services import accounts, foreign, orders, preflight
 
 _COLOURS = {
     Shown.REGISTERED.label: "success", Shown.REFRESHING.label: "info", "Registering": "info", "Unregistering": "info",
@@ -80,6 +82,7 @@ class UacRegAdmin(ServiceAdmin):
     list_per_page = 100
     ordering = ("l_username", "l_domain", "l_uuid")
     actions = ("enable", "disable", "register_now", "unregister")
+    actions_detail = ("show_preview",)
     fieldsets = (
         (None, {"fields": ("enabled", "provider", ("r_username", "r_domain"), ("auth_password", "clear_password"))}),
         ("Calls", {"fields": (("l_username", "l_domain"), ("inbound_identity", "inbound_from"), "outbound_proxy")}),
@@ -110,6 +113,27 @@ class UacRegAdmin(ServiceAdmin):
             self.fieldsets, (("auth_password", "clear_password"), ("auth_ha1", "clear_ha1")), obj,
         )
 
+    def get_urls(self) -> Any:
+        preview = path("<int:pk>/preview/", self.admin_site.admin_view(self.preview), name="trunkmgr_uacreg_preview")
+        return [preview, *super().get_urls()]
+
+    @action(description="Preview", url_path="show-preview", permissions=["view"])
+    def show_preview(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return redirect("admin:trunkmgr_uacreg_preview", object_id)
+
+    def preview(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Show the requests that would be sent for an account."""
+        account = get_object_or_404(UacReg, pk=pk)
+        if not self.has_view_permission(request, account):
+            raise PermissionDenied
+        try:
+            result = preflight.preview(account.l_uuid, request.user.get_username())
+        except NoWorker as error:
+            result = {"message": str(error)}
+        return render(request, "admin/trunkmgr/preview.html", {
+            **self.admin_site.each_context(request), "title": f"Preview of {account}", "result": result,
+        })
+
     def view_on_site(self, obj: UacReg) -> str:
         return reverse("status:trunk", args=[obj.l_uuid])
 
@@ -137,7 +161,10 @@ class UacRegAdmin(ServiceAdmin):
         return row["why"] if row else ""
 
     def save_model(self, request: HttpRequest, obj: UacReg, form: UacRegForm, change: bool) -> None:
-        accounts.save(obj, form.options(), request.user.get_username())
+        options = form.options()
+        accounts.save(obj, options, request.user.get_username())
+        for remark in lint.account(obj, options):
+            messages.warning(request, str(remark))
         if not Domain.objects.filter(l_domain=obj.l_domain).exists():
             messages.warning(request, (
                 f"No next hop is set for {obj.l_domain}, so calls for this account are refused. Add it under Domains."

@@ -11,7 +11,7 @@ from django.core.management.base import CommandError
 
 from trunkmgr import payloads, selectors
 from trunkmgr.causes import Shown, answer
-from trunkmgr.models import Provider, Registration, UacReg
+from trunkmgr.models import Profile, Provider, Registration, UacReg
 from trunkmgr.models.registration import State
 
 
@@ -101,6 +101,16 @@ def provider(name: str) -> Provider | None:
             f"No provider is called {name!r}. "
             + (f"Did you mean {close[0]!r}?" if close else "Make it first with: manage.py provider set"),
         )
+    return found
+
+
+def profile(slug: str) -> Profile:
+    """Return the profile of that short name.  Raises CommandError that names the nearest one."""
+    found = Profile.objects.filter(slug=slug).first()
+    if found is None:
+        close = get_close_matches(slug, Profile.objects.values_list("slug", flat=True), n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else " See: manage.py profile list"
+        raise CommandError(f"No profile is called {slug!r}.{hint}")
     return found
 
 

@@ -5,6 +5,7 @@ from trunkmgr.models.call import Call, Dialog
 from trunkmgr.models.credential import Credential
 from trunkmgr.models.device import Device, Location
 from trunkmgr.models.node import Ban, Change, Node, Order, Parameter, SipRequest
+from trunkmgr.models.profile import Profile, ProfileField
 from trunkmgr.models.provider import Provider
 from trunkmgr.models.registration import Registration, RegistrationEvent
 from trunkmgr.models.routing import Domain
@@ -23,6 +24,8 @@ __all__ = [
     "Node",
     "Order",
     "Parameter",
+    "Profile",
+    "ProfileField",
     "Provider",
     "Registration",
     "RegistrationEvent",

@@ -55,6 +55,14 @@ class Provider(models.Model):
         help_text="Show TRUNKMGR_TLS_CERTIFICATE to this provider when it asks for one.",
     )
 
+    profile = models.ForeignKey(
+        "trunkmgr.Profile", on_delete=models.SET_NULL, null=True, blank=True, related_name="providers",
+        help_text="What its values are compared with. Nothing changes until you take them over.",
+    )
+    profile_version = models.PositiveIntegerField(
+        null=True, blank=True, editable=False, help_text="Version of the profile that was taken over last.",
+    )
+
     class Meta:
         ordering = ["name"]
 

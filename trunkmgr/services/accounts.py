@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
@@ -18,12 +19,30 @@ def fill_in(account: UacReg, options: UacRegOptions | None = None) -> None:
     provider = options.provider if options else None
     account.l_uuid = account.l_uuid or secrets.token_hex(8)
     account.r_domain = account.r_domain or (provider.domain if provider else "")
+    if account.pk is None and provider is not None and provider.profile is not None:
+        _as_profile_says(account, options, {field.name: field.value for field in provider.profile.fields.all()})
     account.l_username = account.l_username or account.r_username
     account.auth_username = account.auth_username or account.r_username
     if not account.l_domain:
         # Only when there is no choice: a guessed PBX would get somebody else's calls.
         domains = list(Domain.objects.values_list("l_domain", flat=True)[:2])
         account.l_domain = domains[0] if len(domains) == 1 else ""
+
+
+def _as_profile_says(account: UacReg, options: UacRegOptions | None, values: Mapping[str, str]) -> None:
+    """Give a new account its provider's ways where nothing else was entered."""
+    if account.expires == UacReg().expires:
+        account.expires = int(values.get("expires", account.expires))
+    account.realm = account.realm or values.get("realm", "")
+    account.contact_user = account.contact_user or contact_user(account, values.get("contact_user", ""))
+    if options is not None:
+        options.outbound_proxy = options.outbound_proxy or values.get("outbound_proxy", "")
+        options.digest_minimum = options.digest_minimum or values.get("digest_minimum", "")
+
+
+def contact_user(account: UacReg, form: str) -> str:
+    """Contact user of an account where its provider wants `form`: the number it has there, or our own id."""
+    return account.r_username if form == "r_username" else ""
 
 
 def save(account: UacReg, options: UacRegOptions | None = None, who: str = "") -> UacReg:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 from django.db.models import Count
 
+from trunkmgr import lint
 from trunkmgr.management import trunks
 from trunkmgr.management.output import OperatorCommand, add_yes, operator
 from trunkmgr.models import Provider
@@ -48,6 +50,10 @@ class Command(OperatorCommand):
             "--tls-client-certificate", action=argparse.BooleanOptionalAction,
             help="whether we show our certificate",
         )
+        setting.add_argument(
+            "--profile", metavar="PROFILE",
+            help="a profile: gives a new provider what is left out; compare and take later with: manage.py profile",
+        )
         listing = self.verb(verbs, "list", self.list, "show all providers", "manage.py provider list --json")
         listing.add_argument("--json", action="store_true", help="write JSON")
         removing = self.verb(
@@ -57,12 +63,12 @@ class Command(OperatorCommand):
         add_yes(removing)
 
     def set(self, options: dict[str, Any]) -> None:
-        from trunkmgr.services import providers
+        from trunkmgr.services import profiles, providers
 
         name = options["name"]
         provider = Provider.objects.filter(name=name).first() or Provider(name=name)
-        if not provider.pk and not options["domain"]:
-            raise CommandError(f"The provider {name} is new: say its SIP domain with --domain.")
+        if options["profile"]:
+            provider.profile = trunks.profile(options["profile"])
         provider.domain = options["domain"] or provider.domain
         if options["proxy"] is not None:
             provider.proxy = options["proxy"]
@@ -72,17 +78,24 @@ class Command(OperatorCommand):
         for name in ("tls_name", "tls_wildcard", "tls_fingerprint", "tls_client_certificate"):
             if options[name] is not None:
                 setattr(provider, name, options[name])
+        if not provider.pk:
+            profiles.fill_in(provider)
+            if not provider.domain:
+                raise CommandError(f"The provider {provider.name} is new: say its SIP domain with --domain.")
         providers.save(provider, operator())
+        for remark in lint.provider(provider, [socket.partition(":")[0] for socket in settings.TRUNKMGR.sip_listen]):
+            self.stdout.write(f"Note: {remark}")
         self.stdout.write(f"{provider.name} is set: {provider.domain}.")
 
     def list(self, options: dict[str, Any]) -> None:
-        rows = list(Provider.objects.annotate(count=Count("accounts")))
+        rows = list(Provider.objects.select_related("profile").annotate(count=Count("accounts")))
         if options["json"]:
             self.json([
                 {
                     "name": row.name, "domain": row.domain, "proxy": row.proxy, "addresses": row.addresses.split(),
                     "size_rule": row.size_rule, "tls_name": row.tls_name, "tls_wildcard": row.tls_wildcard,
                     "tls_fingerprint": row.tls_fingerprint, "tls_client_certificate": row.tls_client_certificate,
+                    "profile": row.profile.slug if row.profile else "", "profile_version": row.profile_version,
                     "accounts": row.count,
                 }
                 for row in rows

@@ -13,8 +13,9 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from trunkmgr import selectors
+from trunkmgr import lint, selectors
 from trunkmgr.causes import Shown
+from trunkmgr.exceptions import NoWorker
 from trunkmgr.management import trunks
 from trunkmgr.management.ordering import OrderCommand
 from trunkmgr.management.output import add_yes, clean, operator, since, until
@@ -80,6 +81,13 @@ class Command(OrderCommand):
             verb.add_argument("l_uuids", metavar="L_UUID", nargs="+")
             if name == "remove":
                 add_yes(verb)
+        showing = self.verb(
+            verbs, "preview", self.preview, "show the exact REGISTER and INVITE that would be sent; nothing is sent",
+            "manage.py uacreg preview 4711\nmanage.py uacreg preview 4711 --number +493012345678 --json",
+        )
+        showing.add_argument("l_uuid", metavar="L_UUID")
+        showing.add_argument("--number", metavar="NUMBER", default="", help="whom the PBX calls")
+        showing.add_argument("--json", action="store_true", help="write JSON")
         taking = self.verb(
             verbs, "import", self.import_, "take accounts over from a CSV or JSON file, all or none",
             "manage.py uacreg import uacreg.csv --dry-run\nmanage.py uacreg import - < accounts.json\n"
@@ -199,6 +207,8 @@ class Command(OrderCommand):
         if account.pk and not values and not own_values:
             return False
         accounts.save(account, own, operator())
+        for remark in lint.account(account, own):
+            self.stdout.write(f"Note: {remark}")
         return True
 
     def remove(self, options: dict[str, Any]) -> None:
@@ -241,6 +251,26 @@ class Command(OrderCommand):
     def _order(self, options: dict[str, Any], verb: str) -> None:
         # Looked up first, so that a misspelt id is not taken for a missing worker.
         self.order(verb, {"l_uuids": [trunks.account(l_uuid).l_uuid for l_uuid in options["l_uuids"]]})
+
+    def preview(self, options: dict[str, Any]) -> None:
+        from trunkmgr.services import preflight
+
+        account = trunks.account(options["l_uuid"])
+        try:
+            told = preflight.preview(account.l_uuid, operator(), options["number"])
+        except NoWorker as error:
+            raise CommandError(str(error)) from None
+        if options["json"]:
+            self.json(told)
+        if not told["ok"]:
+            raise CommandError(clean(told["message"]))
+        if options["json"]:
+            return
+        for request in told["requests"]:
+            self.stdout.write(self.style.MIGRATE_HEADING(f"{request['title']}, to {request['goes_to']}"))
+            self.stdout.write("\n".join(clean(line) for line in request["text"].split("\r\n")))
+        for remark in told["remarks"]:
+            self.stdout.write(f"Note: {clean(remark)}")
 
     def import_(self, options: dict[str, Any]) -> None:
         from trunkmgr.services import exchange
