@@ -50,14 +50,15 @@ class WsConnection(TcpConnection):
             origins=_origins_of(origins), subprotocols=[SUBPROTOCOL], max_size=MAX_MESSAGE, logger=_quiet
         )
         self._answers_pings = True  # RFC 6455 §5.5.2: whoever speaks WebSocket does
-        self._began_at = 0.0
+        self._owes_since = 0.0
+        """Since when the peer owes us its handshake, or the end of the connection; 0 while it owes neither."""
         self._head = bytearray()
         self._message = bytearray()
         self._text = False
 
     # the handshake
     def _begin(self) -> None:
-        self._began_at = self.flows._loop.time()
+        self._owes_since = self.flows._loop.time()
 
     def _shake_hands(self, data: bytes) -> bytes | None:
         """Take bytes of the handshake; return those behind it, None while it goes on or when it has failed."""
@@ -75,6 +76,7 @@ class WsConnection(TcpConnection):
         if asked and isinstance(asked[0], Request):
             protocol.send_response(protocol.accept(asked[0]))
         if protocol.state is State.OPEN:
+            self._owes_since = 0.0
             self._flush()
             super()._begin()
             return rest
@@ -86,8 +88,8 @@ class WsConnection(TcpConnection):
         assert self.flow is not None and self._transport is not None
         why = protocol.handshake_exc
         reason = ascii(str(why))[1:-1] if isinstance(why, InvalidHandshake) else "no WebSocket handshake"
-        if self._began_at - flows.refusal_told_at >= REFUSALS_TOLD:
-            flows.refusal_told_at = self._began_at
+        if self.heard_at - flows.refusal_told_at >= REFUSALS_TOLD:
+            flows.refusal_told_at = self.heard_at
             log.info("No WebSocket for %s: %s.", self.flow.remote[0], reason)
         flows.ended["origin" if isinstance(why, InvalidOrigin) else "handshake"] += 1
         answer = b"".join(protocol.data_to_send())
@@ -95,7 +97,7 @@ class WsConnection(TcpConnection):
             text = f"This port speaks SIP over WebSocket (RFC 7118); {reason}.\n"
             answer = protocol.reject(HTTPStatus.BAD_REQUEST, text).serialize()
         self._transport.write(answer)
-        self._transport.close()
+        self._end()
 
     # frames
     def data_received(self, data: bytes) -> None:
@@ -115,7 +117,7 @@ class WsConnection(TcpConnection):
             assert isinstance(frame, Frame)
             if self._take(frame, flow):
                 whole = True
-            if flow.closed:  # what it was sent was too much for it
+            if flow.closed or self._transport.is_closing():  # nothing counts behind a fault
                 return
         self._flush()
         if whole:
@@ -136,23 +138,28 @@ class WsConnection(TcpConnection):
         message = bytes(self._message)
         self._message.clear()
         if self._text and not _is_text(message):
-            if self._protocol.state is State.OPEN:
-                self._protocol.fail(CloseCode.INVALID_DATA, "text is UTF-8")  # RFC 6455 §8.1
+            self._protocol.fail(CloseCode.INVALID_DATA, "text is UTF-8")  # RFC 6455 §8.1
+            self._flush()
             return False
         self.flows.receive(message, flow)
         return True
 
     def _flush(self) -> None:
         """Write what the library has made, and end the connection where it says so."""
-        transport = self._transport
-        assert transport is not None
+        assert self._transport is not None
         for data in self._protocol.data_to_send():
             if data:
-                transport.write(data)
+                self._transport.write(data)
             else:
                 if self._protocol.close_rcvd is None:  # it was not the peer that said goodbye
                     self.flows.ended["frames"] += 1
-                transport.close()
+                self._end()
+
+    def _end(self) -> None:
+        """Close once the peer has read what was written; `look` waits no longer than for a handshake."""
+        assert self._transport is not None
+        self._owes_since = self.flows._loop.time()
+        self._transport.close()
 
     # out
     def _write(self, data: bytes) -> None:
@@ -173,7 +180,7 @@ class WsConnection(TcpConnection):
             self._flush()
 
     def look(self, now: float) -> None:
-        if not self._ready and self._began_at and now - self._began_at > self.flows.limits.handshake:
+        if self._owes_since and now - self._owes_since > self.flows.limits.handshake:
             self.cut()
         else:
             super().look(now)

@@ -245,6 +245,7 @@ def test_frames_before_the_answer_to_the_handshake_are_taken_after_it(run: Calla
             writer.write(hello() + frame(b"x", PING) + frame(message()) + frame(b"\x03\xe8", CLOSE))
             got = await ended(reader)
             assert got.startswith(b"HTTP/1.1 101") and b"\x8a\x01x" in got and got.endswith(b"\x88\x02\x03\xe8")
+            assert here.endpoint.counters.received == 1  # a page that is left says goodbye and closes in one breath
             writer.close()
 
     run(main)

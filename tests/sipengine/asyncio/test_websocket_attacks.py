@@ -85,6 +85,7 @@ def test_broken_frames_end_the_connection_with_a_code(run: Callable[[Main], None
             got = await ended(reader)
             assert got[:1] == b"\x88" and struct.unpack("!H", got[2:4]) == (code,) and b"smuggled" not in got
             await until(lambda: flows_of(here).accepted == 1 and flows_of(here).ended == {"frames": 1})
+            assert here.endpoint.counters.received == 0
             await other.send(message().decode())
             assert "200 OK" in str(await other.recv())
             writer.close()
@@ -209,6 +210,26 @@ def test_whatever_comes_in_whatever_pieces_nothing_is_raised_and_nothing_left(ru
                 connection.connection_lost(None)
             assert not flows.connections and not flows.waiting and not flows.accepted
             assert answered > 150 and flows.ended["frames"] > 100 and flows.ended["handshake"] > 100
+
+    run(main)
+
+
+@pytest.mark.parametrize("last", [
+    hello() + frame(b"x", 3), hello() + frame(b"\x03\xe8", CLOSE), hello(without="Sec-WebSocket-Protocol"),
+])
+def test_who_does_not_read_our_goodbye_is_cut(run: Callable[[Main], None], last: bytes) -> None:
+    async def main() -> None:
+        async with host() as here:
+            flows = flows_of(here)
+            connection = WsConnection(flows, listener_at=lambda local: here.endpoint.listeners[0])
+            pipe = Pipe(1)  # it closes, and never says that it has closed
+            connection.connection_made(pipe)  # type: ignore[arg-type]
+            connection.data_received(last)
+            now = asyncio.get_running_loop().time()
+            connection.look(now + 1)
+            assert pipe.closing and flows.accepted == 1
+            connection.look(now + flows.limits.handshake + 1)
+            assert flows.accepted == 0 and flows.ended["slow"] == 1
 
     run(main)
 
