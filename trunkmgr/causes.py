@@ -69,6 +69,18 @@ CAUSES: dict[str, Cause] = {
         Shown.REFUSED, "Blocked by provider", "The provider blocks us, most likely after too many tries.",
         "Stop other devices with this account, wait {ban}, ask for {our_ip} to be unblocked.",
     ),
+    "throttled_403": Cause(
+        Shown.FAILING, "Kept out for a time", "The provider refuses what it took before, often after too many tries.",
+        "Stop other devices with this account and wait. Over an hour: ask the provider whether {our_ip} is blocked.",
+    ),
+    "throttled": Cause(
+        Shown.FAILING, "Asked too often", "The provider says that we register too often.",
+        "Nothing to do, we ask less often. Other devices with this account? Stop them.",
+    ),
+    "redirected": Cause(
+        Shown.FAILING, "Sent elsewhere", "The provider sent us to a server that this account may not register at.",
+        "Ask the provider for the right server, and set it as proxy.",
+    ),
     "no_password": Cause(
         Shown.REFUSED, "No password set", "The provider asks for a password and this trunk has none.",
         "Enter the SIP password of this account.",

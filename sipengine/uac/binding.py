@@ -6,8 +6,8 @@ Pure functions and values; `registration` drives them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
-from sipengine.events import RegistrationState
 from sipengine.exceptions import ProtocolError
 from sipengine.message import Message, NameAddr
 from sipengine.message.uri import unescape
@@ -56,14 +56,25 @@ def refresh_after(granted: int, jitter: float) -> float:
     return min(granted - TIMER_F, 0.9 * granted) - 0.05 * granted * jitter
 
 
-def back_off(failures: int, refused: bool, jitter: float, longest: float = 0.0) -> float:
-    """Seconds to the next attempt after `failures` in a row: from 5 s doubling, after a refusal from 60 s.
+class Failure(Enum):
+    """Why a REGISTER did not succeed: how long the first pause is, in seconds; each further one is twice as long."""
 
-    None is longer than `longest`, 15 min where that is 0.  A refusal means wrong data or a ban: asking often makes it
-    worse.  `jitter` in [0, 1) spreads accounts that failed together.
+    TRANSIENT = 5.0
+    """No answer, 408, 5xx, DNS, sockets: it may work again any moment."""
+    THROTTLED = 30.0
+    """429, 503 with Retry-After, a 403 after a success: we ask too much, or are kept out for a time."""
+    NO_BINDING = 60.0
+    """A 200 that grants nothing."""
+    REFUSED = 75.0
+    """Wrong data: a person is needed, and asking often ends in a ban."""
+
+
+def back_off(failures: int, kind: Failure, jitter: float, longest: float = 0.0) -> float:
+    """Seconds to the next attempt after `failures` in a row.
+
+    None is longer than `longest`, 15 min where that is 0.  `jitter` in [0, 1) spreads accounts that failed together.
     """
-    base = 75.0 if refused else 5.0
-    return min(base * 2.0 ** min(failures - 1, 16), longest or MAX_BACK_OFF) * (1.0 - 0.2 * jitter)
+    return min(kind.value * 2.0 ** min(failures - 1, 16), longest or MAX_BACK_OFF) * (1.0 - 0.2 * jitter)
 
 
 def guard_delay(granted: int | None) -> float:
@@ -71,19 +82,27 @@ def guard_delay(granted: int | None) -> float:
     return 2.0 if granted is None else min(2.0, 0.1 * granted)
 
 
-def judge(code: int) -> tuple[RegistrationState, str]:
-    """State and cause for a final answer that is neither 2xx nor a challenge."""
+def judge(code: int, asked_to_wait: bool, granted_before: bool) -> tuple[Failure, str]:
+    """Class and cause of a final answer that is neither 2xx nor a challenge.
+
+    `asked_to_wait`: it has a Retry-After; `granted_before`: the same account was granted a binding with this data.
+    """
     if code == 403:
-        return RegistrationState.REFUSED, "banned_403"
+        # What was right yesterday is right today: we are kept out, mostly for having asked too often.
+        return (Failure.THROTTLED, "throttled_403") if granted_before else (Failure.REFUSED, "banned_403")
     if code in (404, 604):
-        return RegistrationState.REFUSED, "unknown_user"
+        return Failure.REFUSED, "unknown_user"
+    if code == 429:
+        return Failure.THROTTLED, "throttled"
     if code == 503:
-        return RegistrationState.FAILING, "busy_503"
+        return (Failure.THROTTLED if asked_to_wait else Failure.TRANSIENT), "busy_503"
     if code == 423:
-        return RegistrationState.FAILING, "interval_423"
-    if code in (408, 480, 486, 487, 491) or code < 400 or 500 <= code < 600:
-        return RegistrationState.FAILING, "answer"
-    return RegistrationState.REFUSED, "answer"
+        return Failure.TRANSIENT, "interval_423"
+    if code < 400:
+        return Failure.TRANSIENT, "redirected"
+    if code in (408, 480, 486, 487, 491) or 500 <= code < 600:
+        return Failure.TRANSIENT, "answer"
+    return Failure.REFUSED, "answer"
 
 
 def number_of(message: Message, name: bytes) -> int | None:

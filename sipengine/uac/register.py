@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 from sipengine.events import Target
+from sipengine.message.uri import SipUri
 from sipengine.message.values import MAX_CSEQ
 from sipengine.transport.flow import Flow, Listener
 from sipengine.transport.layer import WILDCARDS
@@ -24,7 +26,8 @@ class Binding:
     """One binding at one registrar.  Call-ID and From tag hold for all its REGISTERs, CSeq rises over all of them."""
 
     __slots__ = (
-        "account", "asked", "call_id", "contact", "cseq", "entropy", "from_tag", "routes", "target", "until_at",
+        "account", "asked", "call_id", "contact", "cseq", "entropy", "from_tag", "redirect", "routes", "target",
+        "until_at",
     )  # fmt: skip
 
     def __init__(self, account: UacAccount, entropy: Callable[[int], bytes]) -> None:
@@ -38,6 +41,8 @@ class Binding:
         self.until_at: float | None = None
         self.asked = account.expires
         """Seconds to ask for; a 423 raises it."""
+        self.redirect: SipUri | None = None
+        """Where the registrar sent us (RFC 3261 §8.1.3.4), as long as that works."""
         self.routes = NO_ROUTES
         self.target: Target | None = None
         """The server that granted it."""
@@ -51,12 +56,26 @@ class Binding:
 
     @property
     def ruri(self) -> bytes:
+        if self.redirect is not None:
+            return bytes(SipUri(b"sip", None, self.redirect.host, self.redirect.port))
         return f"sip:{self.account.r_domain}".encode()
 
     @property
     def route(self) -> bytes:
         """URI that decides where REGISTER goes."""
+        if self.redirect is not None:
+            return bytes(replace(self.redirect, user=None, headers=b""))
         return self.account.auth_proxy.strip("<> ").encode() or self.ruri
+
+    def may_follow(self, uri: SipUri) -> bool:
+        """Whether a redirection leads to the provider: to the account's domain or proxy, or below one of them; and
+        not from TLS to a clear text.
+        """
+        way = SipUri.parse(self.account.auth_proxy.strip("<> ").encode() or b"sip:" + self.account.r_domain.encode())
+        if way.default_port == 5061 and uri.default_port != 5061:
+            return False
+        host, domain = uri.host.lower(), self.account.r_domain.partition(":")[0].lower().encode()
+        return any(host == own or host.endswith(b"." + own) for own in (domain, way.host.lower()))
 
     def headers(self, expires: int, flow: Flow, contact_addr: str) -> list[tuple[bytes, bytes]]:
         """Make the header fields of the next REGISTER on `flow`; `expires` 0 takes the binding back."""

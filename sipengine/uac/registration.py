@@ -15,12 +15,15 @@ from typing import Protocol
 
 from sipengine.configuration import Configuration
 from sipengine.events import Event, RegistrationChanged, RegistrationState, Target, Trigger
+from sipengine.exceptions import ProtocolError
+from sipengine.message import Message, NameAddr
 from sipengine.timerqueue import NEVER, TimerQueue
 from sipengine.transport.flow import Flow
 from sipengine.uac.account import UacAccount
 from sipengine.uac.binding import (
     MAX_MIN_EXPIRES,
     BindingRecord,
+    Failure,
     back_off,
     granted_seconds,
     guard_delay,
@@ -42,10 +45,12 @@ DEPARTURE = 4.0
 LOST = 900.0
 """Seconds after which an exchange that never ended counts as lost."""
 MAX_423 = 3
+MAX_REDIRECTS = 5
 
 _REFUSED_CAUSES = frozenset({
     "wrong_password", "realm_mismatch", "no_password", "auth_unsupported", "weaker_digest", "bad_row",
 })
+_KINDS = {"no_binding": Failure.NO_BINDING}
 
 
 class RegistrationAgent(Agent, Protocol):
@@ -66,9 +71,32 @@ class Registration:
     """The registration of one account."""
 
     __slots__ = (
-        "account", "binding", "cause", "code", "digest", "due", "due_trigger", "exchange", "failures", "generation",
-        "granted", "held", "kind", "next_attempt_at", "owner", "queued", "realm_seen", "reason", "removed",
-        "round_trip", "rounds_423", "state", "target", "trigger",
+        "account",
+        "binding",
+        "cause",
+        "code",
+        "digest",
+        "due",
+        "due_trigger",
+        "exchange",
+        "failures",
+        "generation",
+        "granted",
+        "held",
+        "kind",
+        "next_attempt_at",
+        "owner",
+        "proven",
+        "queued",
+        "realm_seen",
+        "reason",
+        "redirects",
+        "removed",
+        "round_trip",
+        "rounds_423",
+        "state",
+        "target",
+        "trigger",
     )  # fmt: skip
 
     def __init__(self, owner: Registrations, account: UacAccount) -> None:
@@ -91,7 +119,9 @@ class Registration:
         self.exchange: Exchange | None = None
         self.kind = Kind.REGISTER
         self.queued: tuple[Kind, Trigger] | None = None
-        self.rounds_423 = 0
+        self.rounds_423 = self.redirects = 0
+        self.proven = False
+        """This data was granted a binding."""
         self.removed = False
         self.held = False
         """Its time came while nothing may be sent."""
@@ -107,6 +137,7 @@ class Registration:
         binding.contact, binding.until_at = record.contact, record.bound_until_at
         self.generation, self.failures = record.generation, record.failures
         self.granted, self.target, self.realm_seen = record.granted, record.target, record.realm_seen
+        self.proven = record.granted is not None
         self.code, self.reason, self.round_trip = record.code, record.reason, record.round_trip
         binding.routes = record.routes
         self.digest = record.digest
@@ -138,6 +169,7 @@ class Registration:
             return
         self.binding.asked = account.expires
         self.failures = 0
+        self.proven = False
         self.want(Kind.REGISTER if self._wanted() else Kind.UNREGISTER, Trigger.CHANGE, now)
 
     def plan(self, generation: int, at: float, now: float) -> None:
@@ -244,8 +276,23 @@ class Registration:
             self.rounds_423 += 1
             self.cause = "interval_423"
             self._begin(Kind.REGISTER, self.trigger, now)
+        elif code in (301, 302) and self.redirects < MAX_REDIRECTS and self._sent_elsewhere(message):
+            self.redirects += 1
+            self._begin(Kind.REGISTER, self.trigger, now)
         else:
             self._failed(outcome)
+
+    def _sent_elsewhere(self, message: Message) -> bool:
+        """Take the first Contact that is the provider's, as the server to ask (RFC 3261 §8.1.3.4)."""
+        for value in message.get_list(b"Contact"):
+            try:
+                uri = NameAddr.parse(value).sip_uri
+            except ProtocolError:
+                continue
+            if self.binding.may_follow(uri):
+                self.binding.redirect = uri
+                return True
+        return False
 
     def _ask_longer(self, minimum: int | None) -> bool:
         asked = self.binding.asked
@@ -257,8 +304,8 @@ class Registration:
 
     def _succeeded(self, granted: int, sent_at: float, now: float) -> None:
         self.state = RegistrationState.REGISTERED
-        self.failures = self.rounds_423 = 0
-        self.granted = granted
+        self.failures = self.rounds_423 = self.redirects = 0
+        self.granted, self.proven = granted, True
         # A binding counts from when we asked: the registrar cannot have begun later than it answered.
         self.binding.until_at = sent_at + granted
         self.cause = "short_grant" if granted < self.binding.asked else ""
@@ -270,16 +317,18 @@ class Registration:
         self.cause = cause or outcome.cause
         if self.cause:
             refused = self.cause in _REFUSED_CAUSES or self.cause == self.account.problem
-            self.state = RegistrationState.REFUSED if refused else RegistrationState.FAILING
+            kind = Failure.REFUSED if refused else _KINDS.get(self.cause, Failure.TRANSIENT)
         else:
             assert outcome.code is not None
-            self.state, self.cause = judge(outcome.code)
+            kind, self.cause = judge(outcome.code, outcome.retry_after > 0, self.proven)
+        self.state = RegistrationState.REFUSED if kind is Failure.REFUSED else RegistrationState.FAILING
         self.failures += 1
-        self.rounds_423 = 0
+        self.rounds_423 = self.redirects = 0
+        self.binding.redirect = None
         if not self.binding.stands(now):
             self.binding.lapse()
         longest = self.owner.agent.configuration.reg_retry_interval
-        wait = back_off(self.failures, self.state is RegistrationState.REFUSED, self.owner.jitter(), longest)
+        wait = back_off(self.failures, kind, self.owner.jitter(), longest)
         self._schedule(now + max(wait, outcome.retry_after), guard_delay(None))
         self.emit(now)
 
@@ -327,9 +376,9 @@ class Registration:
         """The row names another binding: take the old one back with the old credentials, then ask for the new."""
         old = self.binding
         self.binding = Binding(account, self.owner.agent.entropy)
-        self.failures = self.rounds_423 = 0
+        self.failures = self.rounds_423 = self.redirects = 0
         self.queued = None
-        self.granted = None
+        self.granted, self.proven = None, False
         pending, self.exchange = self.exchange, None
         if pending is not None:
             # Not waited for: the usual reason for the change is that the old registrar does not answer.

@@ -382,7 +382,9 @@ class Doctor:
     ) -> bool:
         """Close a step whose REGISTER got no 200; with `lenient` a server may dislike the form of a query."""
         step.code, step.reason = outcome.code, outcome.reason if outcome.message is not None else ""
-        cause = outcome.cause or (judge(outcome.code)[1] if outcome.code is not None else "timeout")
+        cause = outcome.cause or "timeout"
+        if not outcome.cause and outcome.code is not None:
+            _, cause = judge(outcome.code, outcome.retry_after > 0, False)
         told = answer(outcome.code, step.reason) if outcome.message is not None else outcome.reason or "No answer."
         if lenient and outcome.message is not None and not outcome.cause and outcome.code in (400, 405, 420, 500, 501):
             return step.ended(REMARK, f"The provider takes no query: {told}.")

@@ -286,7 +286,7 @@ def test_challenges_that_cannot_be_answered(row: dict[str, str], challenge: str,
     ("code", "state", "cause"),
     [
         (403, State.REFUSED, "banned_403"), (404, State.REFUSED, "unknown_user"), (400, State.REFUSED, "answer"),
-        (603, State.REFUSED, "answer"), (301, State.FAILING, "answer"), (408, State.FAILING, "answer"),
+        (603, State.REFUSED, "answer"), (301, State.FAILING, "redirected"), (408, State.FAILING, "answer"),
         (500, State.FAILING, "answer"), (503, State.FAILING, "busy_503"),
     ],
 )
