@@ -130,6 +130,8 @@ class DryRun:
         elif not rule and sent:
             inward = marks.direction == "in" if marks is not None else self._kind(flow) & PROVIDER
             rule = "inbound" if inward else "outbound"
+        elif not rule and marks is not None and answers:
+            rule = "no_way"
         elif not rule and context is not None and answers:
             rule = {b"OPTIONS": "options", b"REGISTER": "register"}.get(context.method, "")
         request, to = sent[0] if sent else (None, None)

@@ -39,6 +39,7 @@ RULES = {
     "number": "The account may not call this number: 403.",
     "calls": "The account has as many calls as it may: 503 to its PBX, 486 to its provider.",
     "calls_a_second": "The account begins more calls a second than it may: 503.",
+    "no_way": "No address of the next hop is known, or none of our sockets leads there: 500.",
     "no_number": "The Request-URI holds no number: 484.",
     "challenge": "The provider refused the account's credentials: 403.",
     "not_a_side": "A request within a call came from neither of its sides: 481.",

@@ -61,6 +61,22 @@ def test_each_rule_by_its_name(run: Callable[..., None]) -> None:  # noqa: F811
     run(scenario)
 
 
+def test_the_limits_of_an_account_and_a_next_hop_that_nothing_leads_to(run: Callable[..., None]) -> None:  # noqa: F811
+    async def scenario(stand: Stand) -> None:
+        await sync_to_async(stand.account)(
+            "acc1", numbers="+49", max_rate=1, outbound_proxy="sip:nowhere.invalid:5060"
+        )
+        await eventually(lambda: "acc1" in stand.worker.admission.snapshot.trunks)
+        for ruri, rule, answer in (
+            ("sip:+1212@x", "number", "403 This account may not call this number"),
+            *[("sip:+4930@x", "no_way", "500 Server Internal Error")] * 3,
+        ):
+            result = await dry(stand, source=PBX, ruri=ruri, furi="sip:acc1@pbx.example")
+            assert (result["rule"], result["answer"]) == (rule, answer), "asking is no call: the rate is not used up"
+
+    run(scenario)
+
+
 def test_it_is_asked_by_an_order(run: Callable[..., None]) -> None:  # noqa: F811
     async def scenario(stand: Stand) -> None:
         result = await sync_to_async(routes.ask)("ada", source=STRANGER, ruri="sip:100@x")
