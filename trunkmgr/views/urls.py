@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from trunkmgr.views import board, calls, security, trunk
+from trunkmgr.views import board, calls, doctor, security, trunk
 
 app_name = "status"
 
@@ -16,5 +16,6 @@ urlpatterns = [
     path("calls/", calls.calls, name="calls"),
     path("security/", security.security, name="security"),
     path("<path:l_uuid>/do/<slug:verb>/", trunk.order, name="order"),
+    path("<path:l_uuid>/doctor/", doctor.doctor, name="doctor"),
     path("<path:l_uuid>/", trunk.trunk, name="trunk"),
 ]
