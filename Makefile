@@ -8,7 +8,7 @@ ARGS ?=
 FUZZ ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test lint rfc bench lock fuzz mutants
+.PHONY: help venv run demo test lint profiles rfc bench lock fuzz mutants
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ lint: $(VENV)/.ready-dev  ## Run ruff, mypy and the import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+profiles: $(VENV)/.ready-dev  ## Write the table of docs/profiles.md from trunkmgr/profiles
+	@exec $(BIN)/python -m tests.profile_table
 
 rfc: $(VENV)/.ready-dev  ## Write docs/rfc.md: which test pins which rule
 	@exec $(BIN)/python -m tests.rfc_index

@@ -11,6 +11,7 @@ from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
 from django.test import Client
 
+from tests import profile_table
 from trunkmgr import lint
 from trunkmgr.models import Change, Profile, ProfileField, Provider, UacReg, UacRegOptions
 from trunkmgr.services import accounts, profiles, providers, shipped_profiles
@@ -45,6 +46,10 @@ def test_what_is_shipped_is_in_the_table_and_passes_its_own_lint() -> None:
             field.full_clean()
             assert field.general_knowledge or not field.source.startswith("general knowledge"), row.slug
     assert ProfileField.objects.filter(general_knowledge=True).exists()
+
+
+def test_the_page_of_profiles_is_current() -> None:
+    assert profile_table.PAGE.read_text("utf-8") == profile_table.page(), "write it anew: make profiles"
 
 
 def test_a_newer_version_replaces_what_is_shipped_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
