@@ -86,6 +86,10 @@ class Nonces:
             learnt.refused = before.refused + refused
         return learnt
 
+    def forget(self, server: Address, credentials: Credentials, realm: Realm) -> None:
+        """Show this server no answer for that realm until it asks for one."""
+        self._learnt.get((server, credentials), {}).pop(realm, None)
+
     def known(self, server: Address, credentials: Iterable[Credentials], now: float) -> dict[Realm, Learnt]:
         """What this server is likely to ask for, and the answer that it took last."""
         found: dict[Realm, Learnt] = {}

@@ -5,7 +5,7 @@ Says how a challenge is answered and when it is not any more; which credentials 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from sipengine.message.message import Message
 from sipengine.transport.flow import Address
@@ -36,10 +36,17 @@ class Submission:
         return cls(nonces.known(server, credentials, now), {}, True)
 
     def challenged(
-        self, found: Iterable[tuple[Challenge, Credentials]], nonces: Nonces, server: Address, now: float
+        self, found: Collection[tuple[Challenge, Credentials]], nonces: Nonces, server: Address, now: float
     ) -> Submission | None:
         """How to answer these challenges to this copy; None where what it answered was refused."""
         answers, tries = self.answers.copy(), self.tries.copy()
+        if self.unasked:
+            # Nobody asked for these: one whose realm has another name now stays out, since simple servers read only
+            # the first answer. A realm of the other kind (401, 407) may still be asked for.
+            kinds = {challenge.proxy for challenge, _ in found}
+            asked = {(challenge.proxy, challenge.realm) for challenge, _ in found}
+            for realm in [realm for realm in answers if realm[0] in kinds and realm not in asked]:
+                nonces.forget(server, answers.pop(realm).credentials, realm)
         for challenge, credentials in found:
             realm = challenge.proxy, challenge.realm
             before = answers.get(realm)

@@ -151,6 +151,24 @@ def test_the_next_nonce_is_used_at_the_next_refresh() -> None:
     assert len(network.sent) == 3 and b'nonce="following"' in value and b"nc=00000001" in value
 
 
+@pytest.mark.rfc("3261", "22.3")
+def test_the_answer_for_a_realm_that_was_renamed_is_not_shown_beside_the_new_one() -> None:
+    network = Network(challenging(granting()))
+    registered(network)
+
+    def reads_the_first(message: Message) -> Reply:
+        if b'realm="renamed"' in (message.get(b"Authorization") or b""):
+            return granting()(message)
+        return 401, "Unauthorized", ['WWW-Authenticate: Digest realm="renamed", nonce="r", qop="auth"']
+
+    network.answer = reads_the_first
+    network.run(1600)
+    shown = [sent.message.get_all(b"Authorization") for sent in network.sent[2:5]]
+    assert [len(values) for values in shown] == [1, 1, 1]
+    assert b'realm="renamed"' in shown[1][0] and b'realm="renamed"' in shown[2][0]
+    assert b"nc=00000002" in shown[2][0]
+
+
 def test_where_nonces_are_good_once_a_refresh_waits_for_its_challenge() -> None:
     used: set[str] = set()
     inner = challenging(granting())
