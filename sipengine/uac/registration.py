@@ -34,6 +34,7 @@ from sipengine.uac.binding import (
 from sipengine.uac.digest import Credentials
 from sipengine.uac.pacing import Pacing, Priority
 from sipengine.uac.reconnect import Reconnect
+from sipengine.uac.recovery import Recovery
 from sipengine.uac.register import Binding, problem_of
 from sipengine.uac.request import Agent, Exchange, Outcome, Request, Requests
 from sipengine.uac.routes import Routes
@@ -85,6 +86,7 @@ class Registration:
         "held",
         "kind",
         "next_attempt_at",
+        "not_before",
         "owner",
         "proven",
         "queued",
@@ -116,6 +118,8 @@ class Registration:
         self.generation = 0
         self.failures = 0
         self.next_attempt_at: float | None = None
+        self.not_before = 0.0
+        """A Retry-After ends then."""
         self.exchange: Exchange | None = None
         self.kind = Kind.REGISTER
         self.queued: tuple[Kind, Trigger] | None = None
@@ -309,6 +313,7 @@ class Registration:
         # A binding counts from when we asked: the registrar cannot have begun later than it answered.
         self.binding.until_at = sent_at + granted
         self.cause = "short_grant" if granted < self.binding.asked else ""
+        self.owner.served(self, now)
         self._schedule(sent_at + refresh_after(granted, self.owner.jitter()), guard_delay(granted))
         self.emit(now)
 
@@ -329,8 +334,19 @@ class Registration:
             self.binding.lapse()
         longest = self.owner.agent.configuration.reg_retry_interval
         wait = back_off(self.failures, kind, self.owner.jitter(), longest)
-        self._schedule(now + max(wait, outcome.retry_after), guard_delay(None))
+        self.not_before = now + outcome.retry_after
+        self._schedule(max(now + wait, self.not_before), guard_delay(None))
+        if kind in (Failure.TRANSIENT, Failure.THROTTLED):
+            self.owner.recovery.failed(self.binding.route, self, now)
         self.emit(now)
+
+    def provider_serves(self, now: float) -> None:
+        """Another account was served again: ask as soon as the provider allows, and wait briefly if that fails."""
+        if self.exchange is not None:
+            self.failures = 0  # what was sent during the outage may still fail
+        elif self.next_attempt_at is not None:
+            self.failures = 1
+            self._schedule(max(now, self.not_before), 0.0)
 
     def _rest(self, now: float, final: bool = True) -> None:
         """Stay without a binding."""
@@ -446,6 +462,7 @@ class Registrations:
         self.pacing = Pacing()
         self.reconnect = Reconnect()
         self.requests = Requests(agent, self.pacing, agent.configuration.default_socket)
+        self.recovery: Recovery[Registration] = Recovery()
         self.active = True
         """False: only operators' orders are sent (the seed's `reg_active`); `switch` changes it."""
         self._all: dict[str, Registration] = {}
@@ -570,7 +587,13 @@ class Registrations:
     def _leads_here(self, binding: Binding) -> bool:
         return binding.leads_to(self.agent.listeners, self.agent.configuration.reg_contact_addr)
 
+    def served(self, registration: Registration, now: float) -> None:
+        """A provider took a binding: who failed with it need not wait for their own next attempt."""
+        for other in self.recovery.served(registration.binding.route, registration, now):
+            other.provider_serves(now)
+
     def forget(self, registration: Registration) -> None:
+        self.recovery.forget(registration.binding.route, registration)
         if self._all.get(registration.account.l_uuid) is registration:
             del self._all[registration.account.l_uuid]
             self.reconnect.forget(registration.account.l_uuid)
