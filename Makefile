@@ -8,7 +8,7 @@ ARGS ?=
 FUZZ ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test lint profiles rfc bench lock fuzz mutants
+.PHONY: help venv run demo sim test lint profiles rfc bench lock fuzz mutants
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ run: $(VENV)/.ready  ## Start everything in one process (settings: .env, see .en
 
 demo: $(VENV)/.ready  ## The same with a simulated provider and PBX, and a call every few seconds
 	@exec $(BIN)/python -m simulation.demo
+
+sim: $(VENV)/.ready  ## Prove registrations over weeks of virtual time (SIM_SEED=7, SIM_SHORT=1, SIM_FAULT=late_refresh)
+	@exec $(BIN)/python -m simulation.sim
 
 test: $(VENV)/.ready-dev  ## Run all tests (real peers where they are installed)
 	@exec $(BIN)/pytest $(ARGS)

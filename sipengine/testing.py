@@ -148,6 +148,15 @@ class Wire:
         endpoint.flow_failed(flow, error, self.now)
         self.flush()
 
+    def hang_up(self, address: Address) -> None:
+        """The station at `address` closes all its connections; the endpoints' hosts report them broken."""
+        for key, (endpoint, flow) in list(self._streams.items()):
+            if key[0] == address:
+                del self._streams[key]
+                self._connections.pop(flow, None)
+                endpoint.flow_failed(flow, FlowClosed("the far side closed the connection"), self.now)
+        self.flush()
+
     # time
     def run(self, seconds: float) -> None:
         """Let time pass."""
