@@ -342,6 +342,8 @@ class Registration:
 
     def provider_serves(self, now: float) -> None:
         """Another account was served again: ask as soon as the provider allows, and wait briefly if that fails."""
+        if not self.failures:
+            return
         if self.exchange is not None:
             self.failures = 0  # what was sent during the outage may still fail
         elif self.next_attempt_at is not None:
