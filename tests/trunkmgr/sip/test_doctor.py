@@ -6,12 +6,15 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.core.management import CommandError, call_command
 
+from sipengine.asyncio.resolver import Resolver
+from tests.sipengine.asyncio.test_resolver import Dns
 from tests.trunkmgr.sip.test_worker import PROVIDER, Peer, Stand, eventually, run  # noqa: F401 - a fixture
 from trunkmgr.models import Order, Registration, UacReg
 from trunkmgr.services import accounts, preflight
@@ -202,7 +205,7 @@ def test_a_longer_registration_is_agreed_to_once(run: Callable[..., None]) -> No
 def test_who_does_not_answer_options_is_asked_all_the_same(
     run: Callable[..., None], monkeypatch: pytest.MonkeyPatch,  # noqa: F811
 ) -> None:
-    monkeypatch.setattr("trunkmgr.sip.doctor.OPTIONS", 0.3)
+    monkeypatch.setattr("trunkmgr.sip.reach.OPTIONS", 0.3)
 
     async def scenario(stand: Stand) -> None:
         provider = await registered(stand)
@@ -224,6 +227,43 @@ def test_who_asked_for_a_pause_is_left_alone(run: Callable[..., None]) -> None: 
         sent = [provider.messages.get_nowait() for _ in range(provider.messages.qsize())]
         assert not [text for text in sent if text.startswith("REGISTER")]
 
+    run(scenario)
+
+
+def test_records_are_told_with_their_time_and_the_next_server_serves(
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+) -> None:
+    async def scenario(stand: Stand) -> None:
+        provider = await registered(stand)
+        zone = Dns()
+        zone.zone = {
+            ("_sip._udp.pool.example.", "SRV"): [
+                "10 0 9 dead.pool.example.", f"20 0 {provider.port} live.pool.example.",
+            ],
+            ("dead.pool.example.", "A"): [PROVIDER], ("live.pool.example.", "A"): [PROVIDER],
+        }
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(lambda: zone, local_addr=("127.0.0.1", 0))
+        port = transport.get_extra_info("sockname")[1]
+        stand.worker.server.resolver = Resolver(nameservers=["127.0.0.1"], port=port, hosts_file=Path("/nonexistent"))
+        account = await sync_to_async(UacReg.objects.get)(l_uuid="alice")
+        account.auth_proxy = "sip:pool.example"
+        await sync_to_async(accounts.save)(account)
+        await eventually(lambda: stand.worker.admission.snapshot.trunks["alice"].registrar == "pool.example")
+        result = await examine()
+        transport.close()
+        assert result["ok"], result
+        dns = next(step for step in result["steps"] if step["name"] == "dns")
+        (line,) = [line for line in dns["lines"] if line.startswith("SRV") and "dead" in line]
+        assert re.fullmatch(r"SRV _sip._udp.pool.example: 10 0 9 dead.pool.example. \(counts \d+ s more\)", line)
+        assert f"A live.pool.example: {PROVIDER} (counts" in str(dns["lines"])
+        assert "NAPTR pool.example: none" in dns["lines"]
+        assert dns["detail"] == f"Tried in this order: udp:{PROVIDER}:9, udp:{PROVIDER}:{provider.port}."
+        told = {step["title"]: step["state"] for step in result["steps"]}
+        assert told[f"OPTIONS to udp:{PROVIDER}:9"] == "remark"
+        assert told[f"OPTIONS to udp:{PROVIDER}:{provider.port}"] == "good"
+
+    monkeypatch.setattr("trunkmgr.sip.reach.OPTIONS", 0.5)
     run(scenario)
 
 
