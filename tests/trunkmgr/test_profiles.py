@@ -202,6 +202,31 @@ def test_pages(client: Client) -> None:
     assert held.size_rule == "udp-only"
 
 
+def test_a_new_provider_leaves_its_domain_to_its_profile_in_the_admin_too(client: Client) -> None:
+    client.force_login(User.objects.create_superuser("ada", password="x"))
+    knows, silent = Profile.objects.get(slug="swisscom"), Profile.objects.get(slug="ims")
+    form = {"name": "S", "domain": "", "size_rule": "rfc", "tls_name": "domain"}
+    for profile, says in (("", "Enter the provider"), (silent.pk, "its profile says none")):
+        refused = client.post("/admin/trunkmgr/provider/add/", form | {"profile": profile})
+        assert refused.status_code == 200 and says in refused.content.decode()
+    assert client.post("/admin/trunkmgr/provider/add/", form | {"profile": knows.pk}).status_code == 302
+    made = Provider.objects.get(name="S")
+    assert (made.domain, made.profile_version) == ("voip.swisscom.ch", 1)
+    cleared = client.post(f"/admin/trunkmgr/provider/{made.pk}/change/", form | {"profile": knows.pk})
+    assert cleared.status_code == 200, "who stands keeps a domain of its own"
+
+
+def test_the_page_of_an_account_leads_to_preview_and_check(client: Client) -> None:
+    client.force_login(User.objects.create_superuser("ada", password="x"))
+    row = account(provider())
+    page = client.get(f"/admin/trunkmgr/uacreg/{row.pk}/change/").content.decode()
+    assert "show-preview" in page and "show-check" in page
+    check = client.get(f"/admin/trunkmgr/uacreg/{row.pk}/show-check/")
+    assert check.status_code == 302 and check["Location"] == "/status/berlin/doctor/"
+    shown = client.get(f"/admin/trunkmgr/uacreg/{row.pk}/preview/").content.decode()
+    assert "No SIP worker owns berlin" in shown
+
+
 def test_a_profile_is_edited_on_one_page(client: Client) -> None:
     client.force_login(User.objects.create_superuser("ada", password="x"))
     form = {

@@ -44,6 +44,7 @@ class FieldInline(TabularInline):
     formset = FieldFormSet
     fields = ("name", "value", "source", "general_knowledge")
     extra = 0
+    hide_title = True
 
 
 @admin.register(Profile)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
@@ -21,13 +22,37 @@ from trunkmgr.models import Domain, Provider
 from trunkmgr.services import domains, profiles, providers
 
 
+class ProviderForm(forms.ModelForm):  # type: ignore[type-arg]
+    """A provider; a new one may leave its domain to its profile."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "domain" in self.fields:
+            self.fields["domain"].required = False
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        profile = None if self.instance.pk else cleaned.get("profile")
+        told = profiles.values_of(profile) if profile is not None else {}
+        if not cleaned.get("domain") and "domain" not in told and not self.has_error("domain"):
+            why = ": its profile says none." if profile else "."
+            self.add_error("domain", f"Enter the provider's SIP domain{why}")
+        return cleaned
+
+
 @admin.register(Provider)
 class ProviderAdmin(ServiceAdmin):
+    form = ProviderForm
     list_display = ("name", "domain", "proxy", "size_rule", "profile", "account_count")
     readonly_fields = ("compared",)
     list_select_related = ("profile",)
     list_filter = ("size_rule",)
     search_fields = ("name", "domain", "proxy")
+
+    def get_fields(self, request: HttpRequest, obj: Provider | None = None) -> list[Any]:
+        """Ask for the profile first: it says what may be left out."""
+        first = ["name", "profile", "compared"]
+        return first + [name for name in super().get_fields(request, obj) if name not in first]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Provider]:
         return super().get_queryset(request).annotate(account_count=Count("accounts"))

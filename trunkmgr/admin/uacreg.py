@@ -82,7 +82,7 @@ class UacRegAdmin(ServiceAdmin):
     list_per_page = 100
     ordering = ("l_username", "l_domain", "l_uuid")
     actions = ("enable", "disable", "register_now", "unregister")
-    actions_detail = ("show_preview",)
+    actions_detail = ("show_preview", "show_check")
     fieldsets = (
         (None, {"fields": ("enabled", "provider", ("r_username", "r_domain"), ("auth_password", "clear_password"))}),
         ("Calls", {"fields": (("l_username", "l_domain"), ("inbound_identity", "inbound_from"), "outbound_proxy")}),
@@ -120,6 +120,10 @@ class UacRegAdmin(ServiceAdmin):
     @action(description="Preview", url_path="show-preview", permissions=["view"])
     def show_preview(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return redirect("admin:trunkmgr_uacreg_preview", object_id)
+
+    @action(description="Check", url_path="show-check", permissions=["view"])
+    def show_check(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return redirect("status:doctor", get_object_or_404(UacReg, pk=object_id).l_uuid)
 
     def preview(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Show the requests that would be sent for an account."""
