@@ -64,7 +64,8 @@ class Checkup:
         return step
 
     async def _tell(self) -> None:
-        await self.worker.database.run(order_rows.tell, self.order.pk, [step.shown() for step in self.steps])
+        shown = storable([step.shown() for step in self.steps])
+        await self.worker.database.run(order_rows.tell, self.order.pk, shown)
 
     async def exchange(self, make: Callable[[Callable[[Outcome], None]], Exchange], timeout: float) -> Outcome:
         """Start an exchange and wait for its end; one that takes longer (it may wait its turn) is abandoned."""
@@ -80,6 +81,17 @@ class Checkup:
         if not ended.done():
             self.worker.call(exchange.abandon)
         return await ended
+
+
+def storable(value: Any) -> Any:
+    """Return `value` without NUL, which a peer may send and PostgreSQL does not store."""
+    if isinstance(value, str):
+        return value.replace("\0", "�")
+    if isinstance(value, list):
+        return [storable(each) for each in value]
+    if isinstance(value, dict):
+        return {name: storable(each) for name, each in value.items()}
+    return value
 
 
 def spelt(target: Target) -> str:

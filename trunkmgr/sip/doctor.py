@@ -17,7 +17,7 @@ from sipengine.uac.request import Outcome
 from sipengine.uac.trial import Trial, bindings
 from trunkmgr.causes import answer, explain
 from trunkmgr.models import Order
-from trunkmgr.sip.checkup import BAD, GOOD, REMARK, SKIPPED, Checkup, Result, Step, facts_of, spelt
+from trunkmgr.sip.checkup import BAD, GOOD, REMARK, SKIPPED, Checkup, Result, Step, facts_of, spelt, storable
 from trunkmgr.sip.reach import Reach
 from trunkmgr.sip.snapshot import Trunk
 
@@ -51,7 +51,8 @@ class Doctor:
             await self._look(trunk)
         finally:
             self._worker.being_checked.discard(l_uuid)
-        return self._verdict(trunk)
+        told: Result = storable(self._verdict(trunk))
+        return told
 
     async def _look(self, trunk: Trunk) -> None:
         if not self._row(trunk.account):

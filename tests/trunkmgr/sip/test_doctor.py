@@ -181,6 +181,16 @@ def test_a_refusal_is_told_in_words_and_asked_for_once(
     run(scenario)
 
 
+def test_what_a_provider_says_can_be_stored_and_shown(run: Callable[..., None]) -> None:  # noqa: F811
+    async def scenario(stand: Stand) -> None:
+        provider = await registered(stand)
+        provider.refuses = "499 No\0 \x1b[31m<b>"
+        result = await examine()
+        assert not result["ok"] and "499 No� " in result["steps"][-1]["detail"] and "\\u0000" not in json.dumps(result)
+
+    run(scenario)
+
+
 def test_a_contact_that_is_refused_alone_names_the_contact_user(run: Callable[..., None]) -> None:  # noqa: F811
     async def scenario(stand: Stand) -> None:
         provider = await registered(stand)
