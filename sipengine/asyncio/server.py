@@ -168,6 +168,21 @@ class SipServer:
         if self._tcp is not None:
             await self._tcp.close()
 
+    async def locate(self, uri: bytes | str, timeout: float) -> list[Target]:
+        """Return the targets of a URI in their order; ResolutionError where there are none within `timeout` seconds."""
+        located: asyncio.Future[list[Target] | ResolutionError] = self._loop.create_future()
+
+        def on_targets(targets: list[Target] | ResolutionError, now: float) -> None:
+            if not located.done():
+                located.set_result(targets)
+
+        self.call(self.endpoint.locate, uri, on_targets, self.now())
+        await asyncio.wait([located], timeout=timeout)
+        targets = located.result() if located.done() else ResolutionError(f"DNS has not answered in {timeout:g} s.")
+        if isinstance(targets, ResolutionError):
+            raise targets
+        return targets
+
     async def look_at_tls(self, target: Target, local: str, timeout: float) -> TlsReport:
         """Open a connection of its own to a TLS target from the address `local`, and say what came of it."""
         assert self._tcp is not None and self._tcp.tls is not None

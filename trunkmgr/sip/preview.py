@@ -6,7 +6,6 @@ Only what is drawn anew for each request differs on the wire: Call-ID, tags, bra
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 from collections.abc import Mapping
@@ -101,16 +100,11 @@ class Preview:
             remarks.append(f"No INVITE leaves. {told['message']}")
 
     async def _first(self, uri: bytes) -> Target | None:
-        located: asyncio.Future[list[Target] | ResolutionError] = asyncio.get_running_loop().create_future()
-
-        def on_targets(targets: list[Target] | ResolutionError, now: float) -> None:
-            if not located.done():
-                located.set_result(targets)
-
-        self._worker.call(self._worker.endpoint.locate, uri, on_targets)
-        await asyncio.wait([located], timeout=PATIENCE)
-        targets = located.result() if located.done() else []
-        return targets[0] if not isinstance(targets, ResolutionError) and targets else None
+        try:
+            targets: list[Target] = await self._worker.server.locate(uri, PATIENCE)
+        except ResolutionError:
+            return None
+        return targets[0]
 
 
 def _told(title: str, data: bytes, flow: Flow) -> Result:

@@ -62,21 +62,17 @@ class Reach:
             return []
         host = (parsed.param(b"maddr") or parsed.host).strip(b"[]").decode("ascii", "replace").lower()
         wanted = (parsed.param(b"transport") or b"").decode("ascii", "replace").lower()
-        located: asyncio.Future[list[Target] | ResolutionError] = asyncio.get_running_loop().create_future()
-
-        def on_targets(targets: list[Target] | ResolutionError, now: float) -> None:
-            if not located.done():
-                located.set_result(targets)
-
-        self._worker.call(self._worker.endpoint.locate, uri, on_targets)
+        try:
+            targets: list[Target] = await self._worker.server.locate(uri, DNS)
+        except ResolutionError as error:
+            targets, why = [], str(error)
         try:
             async with asyncio.timeout(DNS):
-                targets = await located
                 step.lines += await self._records(host, parsed.port, wanted, parsed.scheme == b"sips")
         except TimeoutError:
-            targets = targets if located.done() else ResolutionError(f"DNS has not answered in {DNS:g} s.")
-        if isinstance(targets, ResolutionError) or not targets:
-            step.ended(BAD, str(targets) or f"{host} leads nowhere.", "dns_empty", host=host)
+            step.lines.append(f"DNS has not told all records in {DNS:g} s.")
+        if not targets:
+            step.ended(BAD, why, "dns_empty", host=host)
             return []
         found = [target for number, target in enumerate(targets) if target not in targets[:number]]
         step.ended(GOOD, "Tried in this order: " + ", ".join(map(spelt, found)) + ".")
