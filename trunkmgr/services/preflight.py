@@ -10,7 +10,7 @@ from trunkmgr.models import Order
 from trunkmgr.services import orders
 
 #: Seconds that a doctor has; its steps together need less (`sip.doctor`).
-DOCTOR = 60.0
+DOCTOR = 75.0
 PREVIEW = 12.0
 
 
