@@ -129,6 +129,22 @@ def test_every_threat_of_the_checklist_is_met() -> None:
     assert set(re.findall(r"M\d+", " ".join(row[0] for row in THREATS))) >= DEFENDED
 
 
+REGISTRATIONS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in (ROOT / "docs" / "registrations.md").read_text(encoding="utf-8").splitlines()
+    if line.startswith("| ")
+]
+
+
+@pytest.mark.parametrize("row", REGISTRATIONS[1:], ids=lambda row: row[0])
+def test_what_registrations_do_beside_others_has_a_test(row: list[str]) -> None:
+    assert len(row) == len(REGISTRATIONS[0]) == 10 and all(row), f"{row[0]}: not every system has its word"
+    assert quoted(row[-1]), f"{row[0]}: no test shows it"
+    for node in quoted(row[-1]):
+        path, _, inner = node.partition("::")
+        assert (ROOT / path).is_file() and inner in names_of_tests(ROOT / path), f"{row[0]} names {node}"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):

@@ -52,6 +52,14 @@ class Postgres:
             timeout=60,
         )
         assert done.returncode == 0, done.stderr
+        self.url = f"postgres://trunkmgr:{password}@127.0.0.1:{self.port}/trunkmgr"
+        self._connection = {"host": "127.0.0.1", "port": self.port, "user": "trunkmgr", "password": password}
+        self._user = user
+        self.resume()
+        self.query("CREATE DATABASE trunkmgr", database="postgres")
+
+    def resume(self) -> None:
+        """Start it, at first or after `halt`."""
         self._program = Program(
             [
                 program("postgres"),
@@ -67,13 +75,14 @@ class Postgres:
                 "shared_buffers=32MB",
             ],
             log=self.folder.with_suffix(".log"),
-            user=user,
+            user=self._user,
             cwd=self.folder,
         )
-        self.url = f"postgres://trunkmgr:{password}@127.0.0.1:{self.port}/trunkmgr"
-        self._connection = {"host": "127.0.0.1", "port": self.port, "user": "trunkmgr", "password": password}
         eventually(self._answers, 20, "PostgreSQL answers")
-        self.query("CREATE DATABASE trunkmgr", database="postgres")
+
+    def halt(self) -> None:
+        """End it at once; its data stay."""
+        self._program.stop(10, signal.SIGINT)  # "fast" shutdown
 
     def _answers(self) -> bool:
         import psycopg  # lazy: an ordinary test run does not need the driver
@@ -92,7 +101,7 @@ class Postgres:
             return cursor.fetchall() if cursor.description else []
 
     def stop(self) -> None:
-        self._program.stop(10, signal.SIGINT)  # "fast" shutdown
+        self.halt()
         shutil.rmtree(self.folder, ignore_errors=True)
         for log in (self._program.log, self._program.err):
             log.unlink(missing_ok=True)
@@ -104,6 +113,11 @@ class Redis:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="trunkmgr-redis-"))
         self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.resume()
+
+    def resume(self) -> None:
+        """Start it, at first or after `halt`; it has forgotten everything."""
         self._program = Program(
             [
                 program("redis-server"),
@@ -121,7 +135,6 @@ class Redis:
             log=self.folder / "redis.log",
             cwd=self.folder,
         )
-        self.url = f"redis://127.0.0.1:{self.port}/0"
         eventually(lambda: self.command("PING").startswith("+PONG"), 10, "Redis answers")
 
     def command(self, line: str) -> str:
@@ -139,6 +152,9 @@ class Redis:
         self.command("SAVE")
         return (self.folder / "dump.rdb").read_bytes()
 
-    def stop(self) -> None:
+    def halt(self) -> None:
         self._program.stop(5)
+
+    def stop(self) -> None:
+        self.halt()
         shutil.rmtree(self.folder, ignore_errors=True)
