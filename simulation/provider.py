@@ -1,18 +1,16 @@
-"""A pretend provider: a registrar with digest (RFC 3261 §10.3, §22) that has bad days too, and calls its customers."""
+"""A pretend provider on the loopback: a registrar that has bad days too, and calls its customers."""
 
 from __future__ import annotations
 
 import random
-import re
 import secrets
 import time
-from dataclasses import dataclass
 from enum import Enum
 
 from simulation.call import Call, contact_of, record_routes
 from simulation.peer import Address, Peer, new_tag, sdp
+from simulation.registrar import Registrar
 from sipengine.message import Message
-from sipengine.uac.digest import Challenge, Credentials, response
 
 #: Ranges that the German regulator keeps for film and fiction, without their last three digits: nobody has them.
 FICTION = ("+493023125", "+496990009", "+494066969", "+492214710", "+498999998")
@@ -24,15 +22,6 @@ class Mood(Enum):
     HEALTHY = "checks the password and grants"
     OVERLOADED = "503 with Retry-After"
     SILENT = "no answer at all"
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    contact: bytes
-    until: float
-
-
-PARAMETER = re.compile(rb'([a-z]+)=(?:"([^"]*)"|([^\s,]+))')
 
 
 class Provider(Peer):
@@ -49,11 +38,11 @@ class Provider(Peer):
         port: int = 0,
     ) -> None:
         super().__init__(host, port)
-        self.domain, self.passwords, self.mood, self.grant = domain, passwords, mood, grant
+        self.domain, self.mood = domain, mood
+        secrets_of = {user.encode(): password.encode() for user, password in passwords.items()}
+        self.registrar = Registrar(domain.encode(), secrets_of, longest=grant)
         self.retry_after = 45
-        self.bindings: dict[str, Binding] = {}
         self.calls: dict[bytes, Call] = {}
-        self._nonces: dict[bytes, None] = {}
         self._random = random.Random(domain)
 
     # registrar
@@ -67,67 +56,25 @@ class Provider(Peer):
             self.answer(message, source, 501, tag=new_tag())
 
     def _register(self, message: Message, source: Address) -> None:
-        user = (message.to.sip_uri.user or b"").decode()
         if self.mood is Mood.SILENT:
             return
         if self.mood is Mood.OVERLOADED:
             self.answer(message, source, 503, tag=new_tag(), extra=[b"Retry-After: %d" % self.retry_after])
-        elif user not in self.passwords:
-            self.answer(message, source, 404, tag=new_tag())
-        elif not self._authenticated(message, self.passwords[user]):
-            self.answer(message, source, 401, tag=new_tag(), extra=[self._challenge()])
-        else:
-            self._bind(message, source, user)
-
-    def _challenge(self) -> bytes:
-        nonce = secrets.token_hex(12).encode()
-        self._nonces[nonce] = None
-        while len(self._nonces) > 1000:
-            del self._nonces[next(iter(self._nonces))]
-        return b'WWW-Authenticate: Digest realm="%b", nonce="%b", algorithm=MD5, qop="auth"' % (
-            self.domain.encode(),
-            nonce,
-        )
-
-    def _authenticated(self, message: Message, password: str) -> bool:
-        given = {key: quoted or bare for key, quoted, bare in PARAMETER.findall(message.get(b"Authorization") or b"")}
-        if given.get(b"nonce") not in self._nonces:
-            return False
-        challenge = Challenge(
-            self.domain.encode(), given[b"nonce"], None, b"MD5", b"MD5", sess=False, qop=b"auth", stale=False
-        )
-        wanted = response(
-            challenge,
-            Credentials(given.get(b"username", b""), password.encode()),
-            b"REGISTER",
-            given.get(b"uri", b""),
-            nc=given.get(b"nc", b""),
-            cnonce=given.get(b"cnonce", b""),
-        )
-        return secrets.compare_digest(wanted, given.get(b"response", b""))
-
-    def _bind(self, message: Message, source: Address, user: str) -> None:
-        contact = contact_of(message)
-        asked = int(message.get(b"Expires") or b"3600")
-        if asked == 0:
-            self.bindings.pop(user, None)
-            self.answer(message, source, 200, tag=new_tag())
             return
-        granted = min(asked, self.grant)
-        self.bindings[user] = Binding(contact, time.monotonic() + granted)
-        self.answer(message, source, 200, tag=new_tag(), extra=[b"Contact: <%b>;expires=%d" % (contact, granted)])
+        status, lines = self.registrar.answer(message, b"%b:%d" % (source[0].encode(), source[1]), time.monotonic())
+        self.answer(message, source, status, tag=new_tag(), extra=lines)
 
     # calls to customers
     def call_somebody(self) -> None:
         """Call one of the registered customers."""
         now = time.monotonic()
-        reachable = [user for user, binding in self.bindings.items() if binding.until > now]
+        reachable = [user.decode() for user in self.registrar.tables if self.registrar.bound_until(user) > now]
         if reachable:
             self.call(self._random.choice(reachable))
 
     def call(self, user: str) -> None:
         number = f"{self._random.choice(FICTION)}{self._random.randrange(1000):03d}"
-        target = self.bindings[user].contact
+        target = next(reversed(self.registrar.tables[user.encode()]))
         local = f'"Caller {number[-3:]}" <sip:{number}@{self.domain};user=phone>;tag='.encode() + new_tag()
         call = Call(secrets.token_hex(10).encode(), local, b"<%b>" % target, target)
         call.invite = self.request(

@@ -9,7 +9,8 @@ import pytest
 
 from simulation.pbx import Pbx
 from simulation.peer import Address, Peer
-from simulation.provider import Binding, Mood, Provider
+from simulation.provider import Mood, Provider
+from simulation.registrar import Bound
 from sipengine.message import Message
 from sipengine.uac.digest import Credentials, answer, parse_challenge
 
@@ -64,13 +65,14 @@ def test_a_right_password_is_granted_for_a_while() -> None:
     message = run(provider)
     assert message.status == 200
     assert (message.get(b"Contact") or b"").endswith(b";expires=60")
-    assert provider.bindings["4711"].contact.startswith(b"sip:4711@127.0.0.20:")
+    [contact] = provider.registrar.tables[b"4711"]
+    assert contact.startswith(b"sip:4711@127.0.0.20:")
 
 
 def test_a_wrong_password_is_challenged_again() -> None:
     provider = Provider("127.0.0.21", "sip.example", {"4711": "right"})
     assert run(provider, password="wrong").status == 401
-    assert not provider.bindings
+    assert not provider.registrar.tables[b"4711"]
 
 
 def test_an_unknown_user_is_told_so() -> None:
@@ -104,7 +106,8 @@ def test_calls_are_set_up_and_ended_by_either_side() -> None:
         provider, pbx = Hurried("127.0.0.21", "sip.example", {}), HurriedPbx("127.0.0.22")
         await provider.open()
         await pbx.open()
-        provider.bindings["4711"] = Binding(f"sip:4711@127.0.0.22:{pbx.port}".encode(), time.monotonic() + 60)
+        contact = f"sip:4711@127.0.0.22:{pbx.port}".encode()
+        provider.registrar.tables[b"4711"] = {contact: Bound(b"c", 1, time.monotonic() + 60)}
         for _ in range(40):
             provider.call_somebody()
         end = time.monotonic() + 5
