@@ -108,6 +108,7 @@ class Endpoint:
         )
         self._admission = admission
         self.registrations = Registrations(self)
+        self.registrations.pacing.budget = lambda address: self.transactions.peers.budget(address[0])
         self.uac_requests = self.proxy.uac_requests = UacRequests(self, self.registrations.requests)
         self.rests.probe = Probe(self, self.rests)
         self.location = Location(self.queue, self.events, self._locator)

@@ -35,6 +35,10 @@ class PeerBook:
         """What is expected of the peer at address `host`; `names` as those of a `Target`."""
         return TlsPolicy(names[:1] or (host,))
 
+    def budget(self, host: str) -> float:
+        """REGISTERs a second that this address takes at most; 0 where nothing is known."""
+        return 0.0
+
     def is_peer(self, host: str) -> bool:
         """Whether this address belongs to anybody whom requests are taken from."""
         return True

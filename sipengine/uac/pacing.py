@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
 from math import inf
+from typing import Any
 
 Send = Callable[[float], None]
 
@@ -23,10 +24,10 @@ class Priority(IntEnum):
 
 
 class _Bucket:
-    __slots__ = ("queues", "rate", "slowed_at", "tokens", "updated_at")
+    __slots__ = ("most", "queues", "rate", "slowed_at", "tokens", "updated_at")
 
     def __init__(self, rate: float, burst: float, now: float) -> None:
-        self.rate = rate
+        self.most = self.rate = rate
         self.tokens = burst
         self.updated_at = now
         self.slowed_at = -inf
@@ -42,6 +43,8 @@ class Pacing:
     def __init__(self, rate: float = 500.0, *, floor: float = 10.0, recovery: float = 60.0) -> None:
         """`rate` and `floor` in requests a second; `recovery`: seconds from standstill back to the full rate."""
         self.rate = rate
+        self.budget: Callable[[Any], float] = _unknown
+        """Requests a second that a target may get at most, 0 where nothing is known; the host sets it."""
         self.floor = floor
         self.recovery = recovery
         self._buckets: dict[object, _Bucket] = {}
@@ -50,10 +53,15 @@ class Pacing:
     def submit(self, target: object, send: Send, now: float, priority: Priority = Priority.ROUTINE) -> None:
         """Queue `send` for `target`; it is called before this returns where the rate allows."""
         bucket = self._buckets.get(target)
+        most = self.budget(target) or self.rate
         if bucket is None:
             if len(self._buckets) >= 4096:
                 self._prune(now)
-            bucket = self._buckets[target] = _Bucket(self.rate, self._burst(self.rate), now)
+            bucket = self._buckets[target] = _Bucket(most, self._burst(most), now)
+        elif bucket.most != most:
+            self._refill(bucket, now)
+            bucket.most, bucket.rate = most, min(bucket.rate, most)
+            bucket.tokens = min(bucket.tokens, self._burst(bucket.rate))
         bucket.queues[priority].append(send)
         if target not in self._busy:
             self._busy[target] = bucket
@@ -66,7 +74,7 @@ class Pacing:
             return
         self._refill(bucket, now)
         bucket.slowed_at = now
-        bucket.rate = max(self.floor, bucket.rate / 2)
+        bucket.rate = min(bucket.most, max(self.floor, bucket.rate / 2))
         bucket.tokens = min(bucket.tokens, self._burst(bucket.rate))
 
     def rate_of(self, target: object, now: float) -> float:
@@ -100,7 +108,7 @@ class Pacing:
         if passed <= 0:
             return
         bucket.updated_at = now
-        bucket.rate = min(self.rate, bucket.rate + self.rate * passed / self.recovery)
+        bucket.rate = min(bucket.most, bucket.rate + bucket.most * passed / self.recovery)
         bucket.tokens = min(self._burst(bucket.rate), bucket.tokens + passed * bucket.rate)
 
     def _serve(self, target: object, bucket: _Bucket, now: float) -> None:
@@ -118,5 +126,9 @@ class Pacing:
     def _prune(self, now: float) -> None:
         for target, bucket in list(self._buckets.items()):
             self._refill(bucket, now)
-            if bucket.rate == self.rate and target not in self._busy:
+            if bucket.rate == bucket.most and target not in self._busy:
                 del self._buckets[target]
+
+
+def _unknown(target: object) -> float:
+    return 0.0

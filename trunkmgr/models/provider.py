@@ -39,6 +39,11 @@ class Provider(models.Model):
         help_text="How requests of more than 1,300 bytes go to this provider. Many providers take UDP only.",
     )
 
+    reg_rate = models.PositiveSmallIntegerField(
+        "REGISTERs a second", default=0,
+        help_text="Sent to each of its addresses at most, by all accounts together; 0: 500. Some providers block who "
+        "asks too often.",
+    )
     tls_name = models.CharField(
         "certificate is for", max_length=10, choices=TlsName.choices, default=TlsName.DOMAIN,
         help_text="Over TLS. The name that was asked for is the domain, or the host of the proxy where there is one.",

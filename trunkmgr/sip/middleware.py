@@ -54,6 +54,7 @@ class Admission(PeerBook):
         self._serving: dict[tuple[str, str], bool] = {}
         self._bringing: dict[tuple[tuple[int | None, frozenset[str]], str], bool] = {}
         self._by_address: dict[str, int] | None = None
+        self._budgets: dict[str, float] = {}
         self._udp_only: Peers | None = None
         self._tls: dict[tuple[tuple[str, ...], str], TlsPolicy] = {}
 
@@ -222,6 +223,16 @@ class Admission(PeerBook):
     def _names_of(self, address: str) -> set[str]:
         return {name for name, answers in self._resolved.items() if any(address in found for found in answers.values())}
 
+    def budget(self, host: str) -> float:
+        budget = self._budgets.get(host)
+        if budget is None:
+            providers = self.snapshot.providers.values()
+            rates = [peers.reg_rate for peers in providers if peers.reg_rate and self._holds(peers, host)]
+            if len(self._budgets) >= CACHE_LIMIT:
+                self._budgets.clear()
+            budget = self._budgets[host] = float(min(rates, default=0))
+        return budget
+
     def is_peer(self, host: str) -> bool:
         return self.kind(host) != NOBODY
 
@@ -276,6 +287,7 @@ class Admission(PeerBook):
         self._serving.clear()
         self._bringing.clear()
         self._by_address = None
+        self._budgets.clear()
         self._udp_only = None
         self._tls.clear()
 

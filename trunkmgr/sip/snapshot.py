@@ -105,6 +105,8 @@ class Peers:
     """A provider's `size_rule`: long requests to it stay on UDP."""
     tls: TlsRule = field(default_factory=TlsRule)
     """What a provider must prove over TLS."""
+    reg_rate: int = 0
+    """REGISTERs a second that each address of a provider gets at most; 0: as many as we send at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +287,7 @@ def provider_of(row: Provider) -> Peers:
         row.tls_name == Provider.TlsName.SRV_TARGET, row.tls_wildcard,
         row.tls_fingerprint.replace(":", "").lower(), row.tls_client_certificate,
     )
-    return replace(peers, udp_only=row.size_rule == Provider.SizeRule.UDP_ONLY, tls=rule)
+    return replace(peers, udp_only=row.size_rule == Provider.SizeRule.UDP_ONLY, tls=rule, reg_rate=row.reg_rate)
 
 
 def credential_of(row: Credential) -> Scoped | None:

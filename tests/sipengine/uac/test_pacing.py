@@ -77,3 +77,31 @@ def test_many_targets_are_forgotten() -> None:
     for number in range(10_000):
         pacing.submit(number, lambda now: None, float(number))
     assert len(pacing._buckets) <= 4096
+
+
+def test_a_target_with_a_budget_gets_no_more_and_a_new_budget_counts_at_once() -> None:
+    pacing = Pacing(500.0)
+    budget = {"small": 2.0}
+    pacing.budget = lambda target: budget.get(target, 0.0)
+    sent: dict[str, list[float]] = {"small": [], "large": []}
+    for name, times in sent.items():
+        for _ in range(20):
+            pacing.submit(name, times.append, 0.0)
+    now = 0.0
+    while pacing.waiting and now < 30:
+        now = max(now + 0.001, pacing.next_at())
+        pacing.handle_timer(now)
+        if now > 5 and budget["small"] == 2.0:
+            budget["small"] = 10.0
+            pacing.submit("small", sent["small"].append, now)
+    assert sent["large"][-1] < 0.1, "its neighbour is not held up"
+    early = [at for at in sent["small"] if at <= 5]
+    assert len(early) == 11 and len(sent["small"]) == 21 and sent["small"][-1] < 12
+
+
+def test_a_small_budget_is_not_raised_to_the_floor_by_an_outage() -> None:
+    pacing = Pacing(500.0, floor=10.0)
+    pacing.budget = lambda target: 2.0
+    pacing.submit("x", lambda at: None, 0.0)
+    pacing.slow_down("x", 1.0)
+    assert pacing.rate_of("x", 1.0) <= 2.0 and pacing.rate_of("x", 1000.0) == 2.0

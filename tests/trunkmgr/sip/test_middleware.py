@@ -11,9 +11,10 @@ import pytest
 from sipengine.exceptions import Reject
 from sipengine.transport.peers import TlsPolicy
 from sipengine.uac.account import UacAccount
+from trunkmgr.models import Provider
 from trunkmgr.sip import middleware
 from trunkmgr.sip.middleware import NOBODY, PBX, PROVIDER, Admission, PeerMiddleware
-from trunkmgr.sip.snapshot import Pbx, Snapshot, TlsRule, Trunk, peers_of
+from trunkmgr.sip.snapshot import Pbx, Snapshot, TlsRule, Trunk, peers_of, provider_of
 
 
 def picture(proxy: str = "sip:sip.example") -> Snapshot:
@@ -165,3 +166,15 @@ def test_what_an_account_names_is_one_peer_with_its_provider(admission: Admissio
     admission.swap(admission.snapshot.patched({"a": trunk}))
     assert admission.same_peer("192.0.2.200", "198.51.100.7")
     assert not admission.same_peer("192.0.2.200", "192.0.2.20")
+
+
+def test_a_providers_budget_holds_for_each_of_its_addresses() -> None:
+    admission = Admission()
+    slow = provider_of(Provider(name="S", domain="sip.slow.example", addresses="192.0.2.10", reg_rate=5))
+    usual = provider_of(Provider(name="U", domain="sip.usual.example", addresses="192.0.2.20"))
+    admission.swap(Snapshot().patched(providers={1: slow, 2: usual}))
+    assert admission.budget("192.0.2.99") == 0
+    admission.resolved("sip.slow.example", "sip:sip.slow.example", frozenset({"192.0.2.99"}))
+    assert [admission.budget(f"192.0.2.{last}") for last in (10, 99, 20)] == [5, 5, 0]
+    admission.swap(admission.snapshot.patched(providers={1: usual}))
+    assert admission.budget("192.0.2.10") == 0

@@ -37,6 +37,10 @@ class Command(OperatorCommand):
             help="requests of more than 1,300 bytes: over TCP and back to UDP where TCP fails (rfc), or always UDP",
         )
         setting.add_argument(
+            "--reg-rate", type=int, metavar="N",
+            help="REGISTERs a second to each of its addresses at most, by all accounts together (0: 500)",
+        )
+        setting.add_argument(
             "--tls-name", choices=Provider.TlsName.values,
             help="whose certificate counts over TLS: the name that was asked for, or also the server that SRV names",
         )
@@ -75,7 +79,7 @@ class Command(OperatorCommand):
         if options["address"] is not None:
             provider.addresses = "\n".join(filter(None, options["address"]))
         provider.size_rule = options["size_rule"] or provider.size_rule
-        for name in ("tls_name", "tls_wildcard", "tls_fingerprint", "tls_client_certificate"):
+        for name in ("reg_rate", "tls_name", "tls_wildcard", "tls_fingerprint", "tls_client_certificate"):
             if options[name] is not None:
                 setattr(provider, name, options[name])
         if not provider.pk:
@@ -93,7 +97,8 @@ class Command(OperatorCommand):
             self.json([
                 {
                     "name": row.name, "domain": row.domain, "proxy": row.proxy, "addresses": row.addresses.split(),
-                    "size_rule": row.size_rule, "tls_name": row.tls_name, "tls_wildcard": row.tls_wildcard,
+                    "size_rule": row.size_rule, "reg_rate": row.reg_rate, "tls_name": row.tls_name,
+                    "tls_wildcard": row.tls_wildcard,
                     "tls_fingerprint": row.tls_fingerprint, "tls_client_certificate": row.tls_client_certificate,
                     "profile": row.profile.slug if row.profile else "", "profile_version": row.profile_version,
                     "accounts": row.count,
