@@ -15,6 +15,7 @@ from django.utils.module_loading import import_string
 from sipengine.exceptions import Reject
 from sipengine.message.values import first_value, uri_of
 from sipengine.uac.account import UacAccount
+from sipengine.uac.lookup import unescape_user
 from trunkmgr.sip.consumers import SipConsumer
 from trunkmgr.sip.middleware import PBX, PROVIDER
 from trunkmgr.sip.registrar import RegistrarFunctions
@@ -138,7 +139,8 @@ class TrunkRouting(UacFunctions, RegistrarFunctions, SipConsumer):
         dialled = dialled_user(context.ruri)
         if not dialled:
             self.refusals.refuse("no_number", 484, "No number dialled")
-        self.keep_limits(context, trunk, dialled.decode(errors="replace"))
+        # %30900 calls 0900 (RFC 3261 §19.1.4).
+        self.keep_limits(context, trunk, unescape_user(dialled).decode(errors="replace"))
         caller = context.from_uri
         context.ruri = as_secure(context.ruri, b"sip:%b@%b" % (dialled, trunk.account.r_domain.encode()))
         context.credentials = self.scope["sip.snapshot"].credentials_for(trunk)

@@ -66,6 +66,14 @@ def test_a_number_that_the_account_may_not_call() -> None:
     assert isinstance(net.out(b"004930"), Message)
 
 
+@pytest.mark.rfc("3261", "19.1.4")
+@pytest.mark.parametrize("number", [b"%30900123", b"0%3900123", b"%2B49900123", b"%2b4%39900123", b"0%2D900123"])
+def test_a_number_is_the_same_with_its_characters_escaped(number: bytes) -> None:
+    forbidding = limits_of("!+49900 !0900", 0, 0)
+    net = LimitedNet(numbers=forbidding.numbers, closed=forbidding.closed)
+    assert net.out(number) == 403 and refusals.counts == {"number": 1}
+
+
 def test_one_call_more_than_the_account_may() -> None:
     net = LimitedNet(calls=2)
     first, second = net.out(call=b"a"), net.out(call=b"b")
