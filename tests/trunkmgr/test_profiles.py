@@ -205,7 +205,7 @@ def test_pages(client: Client) -> None:
 def test_a_new_provider_leaves_its_domain_to_its_profile_in_the_admin_too(client: Client) -> None:
     client.force_login(User.objects.create_superuser("ada", password="x"))
     knows, silent = Profile.objects.get(slug="swisscom"), Profile.objects.get(slug="ims")
-    form = {"name": "S", "domain": "", "size_rule": "rfc", "tls_name": "domain"}
+    form = {"name": "S", "domain": "", "size_rule": "rfc", "tls_name": "domain", "reg_rate": "0"}
     for profile, says in (("", "Enter the provider"), (silent.pk, "its profile says none")):
         refused = client.post("/admin/trunkmgr/provider/add/", form | {"profile": profile})
         assert refused.status_code == 200 and says in refused.content.decode()
