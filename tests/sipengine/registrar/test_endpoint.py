@@ -56,7 +56,7 @@ def test_no_answer_to_an_unproven_datagram_is_longer_than_it(net: Net) -> None:
     net.endpoint.may_register = lambda flow: True
     contact = b"<sip:alice@203.0.113.66:5060>"
     seen: list[tuple[bytes, ...]] = []
-    for pad in range(0, 600, 5):
+    for pad in range(600):
         phone = Phone(Office(), call_id=b"c%d" % pad)
         request = phone.request(contact, extra=[b"User-Agent: " + b"x" * pad]).serialize()
         answers = _said(net, "udp", request)
