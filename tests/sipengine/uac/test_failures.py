@@ -16,6 +16,7 @@ HOME, OTHER = ("192.0.2.9", 5070), ("192.0.2.8", 5060)
 @pytest.mark.parametrize(("kind", "first"), [
     (Failure.TRANSIENT, 5), (Failure.THROTTLED, 30), (Failure.NO_BINDING, 60), (Failure.REFUSED, 75),
 ])  # fmt: skip
+@pytest.mark.checklist("H9")
 def test_pauses_double_to_a_quarter_of_an_hour(kind: Failure, first: float) -> None:
     pauses = [back_off(number, kind, 0.0) for number in range(1, 12)]
     assert pauses[0] == first and pauses[-1] == MAX_BACK_OFF
@@ -50,6 +51,7 @@ def test_each_class_has_its_own_pause(
     assert (last.state, last.cause) == (state, cause) and least <= pause <= 1.25 * least
 
 
+@pytest.mark.checklist("H8")
 def test_a_403_after_a_success_is_no_wrong_password() -> None:
     network = Network(granting())
     network.registrations.change(account(), network.now)
@@ -106,6 +108,7 @@ def test_when_the_other_server_fails_the_configured_one_is_asked_again() -> None
 @pytest.mark.parametrize("contact", [
     "<sip:192.0.2.8>", "<sip:evilprovider.example>", "<sip:provider.example.evil>", "<tel:+49301>", "<sip:@>", "*",
 ])  # fmt: skip
+@pytest.mark.checklist("H10")
 def test_a_redirection_to_somebody_else_is_not_followed(contact: str) -> None:
     network = elsewhere(contact)
     network.registrations.change(account(), network.now)
@@ -123,6 +126,7 @@ def test_a_redirection_from_tls_to_clear_text_is_not_followed() -> None:
     assert [sent.remote for sent in network.sent] == [HOME] and network.last().cause == "redirected"
 
 
+@pytest.mark.checklist("H10")
 def test_redirections_in_a_circle_end() -> None:
     network = Network(lambda message: (302, "Moved", ["Contact: <sip:192.0.2.9:5070>"]))
     network.registrations.change(account(r_domain="192.0.2.9"), network.now)

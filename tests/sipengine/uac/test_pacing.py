@@ -79,6 +79,7 @@ def test_many_targets_are_forgotten() -> None:
     assert len(pacing._buckets) <= 4096
 
 
+@pytest.mark.checklist("H11")
 def test_a_target_with_a_budget_gets_no_more_and_a_new_budget_counts_at_once() -> None:
     pacing = Pacing(500.0)
     budget = {"small": 2.0}

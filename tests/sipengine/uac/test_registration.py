@@ -54,6 +54,7 @@ def test_form_of_a_register() -> None:
     assert last.cause == "" and last.final and last.generation == 1
 
 
+@pytest.mark.checklist("H14")
 def test_contact_forms() -> None:
     network = Network(granting(), configuration=Configuration(reg_contact_addr="198.51.100.7:5080"))
     registered(network, contact_user="+49 30")
@@ -99,6 +100,7 @@ def test_401_then_407_keeps_both_answers() -> None:
     assert b"nc=00000001" in (last.get(b"Authorization") or b"")
 
 
+@pytest.mark.checklist("H2")
 def test_refreshes_keep_call_id_and_tag_and_raise_cseq() -> None:
     network = Network(challenging(granting()))
     registered(network)
@@ -240,6 +242,7 @@ def test_endless_stale_nonces_end() -> None:
     assert network.last().cause == "wrong_password"
 
 
+@pytest.mark.checklist("H7")
 def test_wrong_password_is_refused_and_asked_seldom() -> None:
     network = Network(challenging(granting(), password="other"))
     network.registrations.change(account(), network.now)
@@ -257,6 +260,7 @@ def test_wrong_password_is_refused_and_asked_seldom() -> None:
     assert len(network.sent) == 3 * len(firsts), "a nonce that was refused is not shown unasked"
 
 
+@pytest.mark.checklist("H7")
 def test_the_right_password_later_registers_at_once() -> None:
     network = Network(challenging(granting()))
     network.registrations.change(account(auth_password="typo"), network.now)
@@ -308,6 +312,7 @@ def test_challenges_that_cannot_be_answered(row: dict[str, str], challenge: str,
         (500, State.FAILING, "answer"), (503, State.FAILING, "busy_503"),
     ],
 )
+@pytest.mark.checklist("H8")
 def test_refusals_and_failures_are_never_given_up(code: int, state: State, cause: str) -> None:
     network = Network(lambda message: (code, "Because", []))
     network.registrations.change(account(), network.now)
@@ -324,6 +329,7 @@ def test_refusals_and_failures_are_never_given_up(code: int, state: State, cause
     assert network.last().state is State.REGISTERED and network.last().failures == 0
 
 
+@pytest.mark.checklist("H17")
 def test_no_answer_is_a_timeout_and_the_old_binding_still_counts() -> None:
     network = Network(granting())
     registered(network)
@@ -343,6 +349,7 @@ def test_no_answer_is_a_timeout_and_the_old_binding_still_counts() -> None:
 
 
 @pytest.mark.rfc("3261", "20.33")
+@pytest.mark.checklist("H9")
 def test_retry_after_wins_when_longer() -> None:
     network = Network(lambda message: (503, "Busy", ["Retry-After: 3600 (maintenance);duration=5"]))
     network.registrations.change(account(), network.now)
@@ -360,6 +367,7 @@ def test_retry_after_wins_when_longer() -> None:
 
 
 @pytest.mark.rfc("3261", "10.3")
+@pytest.mark.checklist("H6")
 def test_423_asks_longer_at_once_and_remembers() -> None:
     def answer(message: object) -> Reply:
         asked = int(message.get(b"Expires"))  # type: ignore[attr-defined]
@@ -374,6 +382,7 @@ def test_423_asks_longer_at_once_and_remembers() -> None:
 
 
 @pytest.mark.parametrize("headers", [["Min-Expires: 10"], ["Min-Expires: 4294967295"], [], ["Min-Expires: x"]])
+@pytest.mark.checklist("H6")
 def test_423_without_sense_is_bounded(headers: list[str]) -> None:
     network = Network(lambda message: (423, "Interval Too Brief", headers))
     network.registrations.change(account(), network.now)
@@ -394,6 +403,7 @@ def test_423_without_sense_is_bounded(headers: list[str]) -> None:
         (['Contact: "x, y" <sip:acc000001@192.0.2.1:5060>;q=0.5;expires="77"'], 77),
     ],
 )
+@pytest.mark.checklist("H4")
 def test_granted_time(headers: list[str], granted: int) -> None:
     network = Network(lambda message: (200, "OK", headers))
     registered(network)
@@ -408,6 +418,7 @@ def test_granted_time(headers: list[str], granted: int) -> None:
         ["Contact: *"],
     ],
 )
+@pytest.mark.checklist("H4")
 def test_200_without_our_binding_is_a_failure(headers: list[str]) -> None:
     network = Network(lambda message: (200, "OK", headers))
     network.registrations.change(account(), network.now)
@@ -415,6 +426,8 @@ def test_200_without_our_binding_is_a_failure(headers: list[str]) -> None:
     assert (network.last().state, network.last().cause, network.last().code) == (State.FAILING, "no_binding", 200)
 
 
+@pytest.mark.checklist("H4")
+@pytest.mark.checklist("H14")
 def test_line_token_finds_our_contact() -> None:
     contacts = "Contact: <sip:n@1.1.1.1;line=acc000002>;expires=9, <sip:n@1.1.1.1;line=acc000001>;expires=90"
     network = Network(lambda message: (200, "OK", [contacts]))
@@ -423,6 +436,7 @@ def test_line_token_finds_our_contact() -> None:
 
 
 @pytest.mark.parametrize("granted", [20, 30, 60, 64, 65, 90, 120, 360, 600, 3600])
+@pytest.mark.checklist("H5")
 def test_refresh_times(granted: int) -> None:
     ratios = []
     for seed in range(40):
@@ -441,6 +455,7 @@ def test_refresh_times(granted: int) -> None:
 
 
 @pytest.mark.parametrize("granted", [3, 20, 45, 65, 300])
+@pytest.mark.checklist("H5")
 def test_binding_never_lapses_by_the_guard_alone(granted: int) -> None:
     network = Network(challenging(granting(granted)))
     registered(network, expires=3600)
@@ -467,6 +482,7 @@ def test_plan_of_beat_is_served_and_the_guard_stays_silent() -> None:
     assert len(network.sent) == 6
 
 
+@pytest.mark.checklist("H1")
 def test_guard_fires_two_seconds_after_the_computed_time() -> None:
     network = Network(granting(100))
     registered(network)
@@ -477,6 +493,8 @@ def test_guard_fires_two_seconds_after_the_computed_time() -> None:
     assert len(network.sent) == 2 and network.last().trigger is Trigger.GUARD
 
 
+@pytest.mark.checklist("H1")
+@pytest.mark.checklist("H3")
 def test_one_register_at_a_time_and_the_newest_wish_wins() -> None:
     network = Network(granting(), latency=1.0)
     network.registrations.change(account(), network.now)
@@ -492,6 +510,7 @@ def test_one_register_at_a_time_and_the_newest_wish_wins() -> None:
 
 
 @pytest.mark.rfc("3261", "10.2.2")
+@pytest.mark.checklist("H15")
 def test_disable_takes_the_binding_back_and_enable_asks_again() -> None:
     network = Network(challenging(granting()))
     registered(network)
@@ -512,6 +531,7 @@ def test_disable_takes_the_binding_back_and_enable_asks_again() -> None:
     assert network.last().state is State.REGISTERED
 
 
+@pytest.mark.checklist("H15")
 def test_remove_un_registers_and_forgets() -> None:
     network = Network(challenging(granting()))
     registered(network)
@@ -535,6 +555,7 @@ def test_remove_and_add_again_at_once_registers() -> None:
     assert network.last().state is State.REGISTERED and network.sent[-1].expires == 600
 
 
+@pytest.mark.checklist("H15")
 def test_changed_identity_takes_the_old_binding_back_with_the_old_credentials() -> None:
     network = Network(challenging(granting()))
     registered(network)
@@ -649,6 +670,7 @@ def test_user_parts_are_escaped() -> None:
     assert network.sent[0].message.get(b"To") == b"<sip:a%20b%40c@provider.example>"
 
 
+@pytest.mark.checklist("H9")
 def test_name_is_located_and_the_next_target_is_tried() -> None:
     network = Network()
     network.answers[("192.0.2.21", 5060)] = lambda message: (503, "Busy", [])
@@ -693,6 +715,7 @@ def record(network: Network, **changes: object) -> BindingRecord:
     return BindingRecord(**{**values, **changes})  # type: ignore[arg-type]
 
 
+@pytest.mark.checklist("H2")
 def test_restart_keeps_a_binding_that_stands() -> None:
     before = Network(granting())
     registered(before)
@@ -751,6 +774,7 @@ def test_reg_delay_holds_the_first_register_back() -> None:
 
 
 # pace
+@pytest.mark.checklist("H11")
 def test_a_thousand_accounts_from_a_cold_start() -> None:
     network = Network(challenging(granting()))
     for number in range(1000):
