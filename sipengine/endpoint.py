@@ -49,7 +49,7 @@ from sipengine.transport.stream import PING, PONG, StreamFramer
 from sipengine.uac.digest import FindCredentials
 from sipengine.uac.nonces import Nonces
 from sipengine.uac.probe import Probe
-from sipengine.uac.registration import Registrations
+from sipengine.uac.registrations import Registrations
 from sipengine.uac.restore import KamailioCodec, RestoreCodec, SealedCodec
 from sipengine.uac.send import UacRequests
 from sipengine.uac.strength import Strength

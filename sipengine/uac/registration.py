@@ -8,17 +8,15 @@ Planned from outside (`plan`, Celery beat) and guarded from inside: what is due 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from enum import Enum
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sipengine.configuration import Configuration
 from sipengine.events import Event, RegistrationChanged, RegistrationState, Target, Trigger
 from sipengine.exceptions import ProtocolError
 from sipengine.message import Message, NameAddr
-from sipengine.timerqueue import NEVER, TimerQueue
-from sipengine.transport.flow import Flow
+from sipengine.timerqueue import NEVER
 from sipengine.uac.account import UacAccount
 from sipengine.uac.binding import (
     MAX_MIN_EXPIRES,
@@ -31,13 +29,12 @@ from sipengine.uac.binding import (
     number_of,
     refresh_after,
 )
-from sipengine.uac.digest import Credentials
-from sipengine.uac.pacing import Pacing, Priority
-from sipengine.uac.reconnect import Reconnect
-from sipengine.uac.recovery import Recovery
 from sipengine.uac.register import Binding, problem_of
-from sipengine.uac.request import Agent, Exchange, Outcome, Request, Requests
+from sipengine.uac.request import Agent, Exchange, Outcome
 from sipengine.uac.routes import Routes
+
+if TYPE_CHECKING:
+    from sipengine.uac.registrations import Registrations
 
 CSEQ_JUMP = 10
 """Added at a restart: the last REGISTERs before it may not have reached the database."""
@@ -187,7 +184,7 @@ class Registration:
             self._begin(Kind.REGISTER, self.due_trigger, now)
         elif self.kind is Kind.DEPART:
             # The old registrar keeps silent; its un-REGISTER goes on by itself.
-            self.exchange.on_done = _ignore
+            self.exchange.on_done = ignore
             self.exchange = None
             self._go_on(now)
         else:
@@ -402,8 +399,8 @@ class Registration:
             # Not waited for: the usual reason for the change is that the old registrar does not answer.
             if self.kind is Kind.REGISTER:
                 pending.cancel()
-            pending.on_sent = _ignore_time
-            pending.on_done = partial(self.owner.take_back, old) if self.kind is Kind.REGISTER else _ignore
+            pending.on_sent = ignore_time
+            pending.on_done = partial(self.owner.take_back, old) if self.kind is Kind.REGISTER else ignore
         if not old.stands(now):
             self._begin(Kind.REGISTER, Trigger.CHANGE, now)
             return
@@ -455,174 +452,6 @@ class Registration:
         self.owner.agent.events.append(self.snapshot(now, final))
 
 
-class Registrations:
-    """All registrations of an endpoint."""
-
-    def __init__(self, agent: RegistrationAgent) -> None:
-        self.agent = agent
-        self.timers = TimerQueue()
-        self.pacing = Pacing()
-        self.reconnect = Reconnect()
-        self.requests = Requests(agent, self.pacing, agent.configuration.default_socket)
-        self.recovery: Recovery[Registration] = Recovery()
-        self.active = True
-        """False: only operators' orders are sent (the seed's `reg_active`); `switch` changes it."""
-        self._all: dict[str, Registration] = {}
-        self._now = 0.0
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def __contains__(self, l_uuid: str) -> bool:
-        return l_uuid in self._all
-
-    def load(self, account: UacAccount, record: BindingRecord | None, now: float) -> None:
-        """Take up an account at the start: a binding that stands and was well is kept, anything else is asked for."""
-        registration = self._all[account.l_uuid] = Registration(self, account)
-        if record is not None:
-            registration.resume(record, now)
-        binding = registration.binding
-        if not account.enabled or account.expires <= 0:
-            registration.want(Kind.UNREGISTER, Trigger.RECOVERY, now)
-        elif record is not None and not record.failures and binding.stands(now) and self._leads_here(binding):
-            registration.state = RegistrationState.REGISTERED
-            next_at = record.next_attempt_at
-            if next_at is None or next_at <= now:
-                registration.schedule_first(now)
-            else:
-                registration.schedule_refresh(next_at)
-            registration.emit(now, final=False)
-        else:
-            delay = account.reg_delay or self.agent.configuration.reg_random_delay * self.jitter()
-            registration.schedule_first(now + max(0, delay))
-            if delay > 0:
-                registration.emit(now, final=False)
-
-    def change(self, account: UacAccount, now: float) -> None:
-        """Follow an added or edited row at once."""
-        registration = self._all.get(account.l_uuid)
-        if registration is None:
-            registration = self._all[account.l_uuid] = Registration(self, account)
-            if not account.enabled or account.expires <= 0:
-                registration.want(Kind.UNREGISTER, Trigger.CHANGE, now)
-            elif account.reg_delay > 0:
-                registration.schedule_first(now + account.reg_delay, Trigger.CHANGE)
-                registration.emit(now, final=False)
-            else:
-                registration.want(Kind.REGISTER, Trigger.CHANGE, now)
-        else:
-            registration.change(account, now)
-
-    def remove(self, l_uuid: str, now: float) -> None:
-        """Un-REGISTER a deleted account, then forget it."""
-        registration = self._all.get(l_uuid)
-        if registration is not None:
-            registration.removed = True
-            registration.want(Kind.UNREGISTER, Trigger.CHANGE, now)
-
-    def plan(self, l_uuid: str, generation: int, at: float, now: float) -> None:
-        """Take a planned time from beat; dropped when something was answered since it was planned."""
-        registration = self._all.get(l_uuid)
-        if registration is not None:
-            registration.plan(generation, at, now)
-
-    def register(self, l_uuid: str, now: float) -> bool:
-        """Obey an operator: REGISTER now, before all that wait.  False when there is no such account in use."""
-        registration = self._all.get(l_uuid)
-        if registration is None or not registration.account.enabled or registration.account.expires <= 0:
-            return False
-        registration.want(Kind.REGISTER, Trigger.OPERATOR, now)
-        return True
-
-    def unregister(self, l_uuid: str, now: float) -> bool:
-        """Obey an operator: un-REGISTER now and stay so until told otherwise.  False when the account is not here."""
-        registration = self._all.get(l_uuid)
-        if registration is None:
-            return False
-        registration.want(Kind.UNREGISTER, Trigger.OPERATOR, now)
-        return True
-
-    def switch(self, active: bool, now: float) -> None:
-        """Stop or resume sending what no operator ordered.  Bindings stand until they lapse; nothing is taken back."""
-        if active == self.active:
-            return
-        self.active = active
-        for registration in list(self._all.values()):
-            if active:
-                registration.activate(now)
-            else:
-                registration.deactivate(now)
-
-    def flow_lost(self, flow: Flow, now: float) -> None:
-        """A connection ended: what was bound over it registers again."""
-        for l_uuid, at in self.reconnect.lost(flow, self.jitter, now):
-            registration = self._all.get(l_uuid)
-            if registration is not None:
-                registration.connection_lost(at, now)
-
-    def snapshot(self, l_uuid: str) -> RegistrationChanged | None:
-        registration = self._all.get(l_uuid)
-        return None if registration is None else registration.snapshot(self._now)
-
-    def service_route(self, l_uuid: str) -> bytes:
-        """The Route of a request that this account sends (RFC 3608 §5); empty without one, or without a binding."""
-        registration = self._all.get(l_uuid)
-        return b"" if registration is None else registration.binding.routes.service_route.encode()
-
-    def target(self, l_uuid: str) -> Target | None:
-        """The server that holds the account's binding; None without a binding."""
-        registration = self._all.get(l_uuid)
-        return None if registration is None else registration.binding.target
-
-    def next_at(self) -> float:
-        return min(self.timers.next_at(), self.pacing.next_at())
-
-    def handle_timer(self, now: float) -> None:
-        self._now = now
-        self.timers.expire(now)
-        self.pacing.handle_timer(now)
-
-    # for the registrations
-    def jitter(self) -> float:
-        return int.from_bytes(self.agent.entropy(4), "big") / 2**32
-
-    def _leads_here(self, binding: Binding) -> bool:
-        return binding.leads_to(self.agent.listeners, self.agent.configuration.reg_contact_addr)
-
-    def served(self, registration: Registration, now: float) -> None:
-        """A provider took a binding: who failed with it need not wait for their own next attempt."""
-        for other in self.recovery.served(registration.binding.route, registration, now):
-            other.provider_serves(now)
-
-    def forget(self, registration: Registration) -> None:
-        self.recovery.forget(registration.binding.route, registration)
-        if self._all.get(registration.account.l_uuid) is registration:
-            del self._all[registration.account.l_uuid]
-            self.reconnect.forget(registration.account.l_uuid)
-
-    def exchange(
-        self, binding: Binding, expires: int, trigger: Trigger,
-        on_sent: Callable[[float], None], on_done: Callable[[Outcome], None],
-    ) -> Exchange:
-        account = binding.account
-        request = Request(
-            b"REGISTER", binding.ruri, binding.route,
-            lambda flow: binding.headers(expires, flow, self.agent.configuration.reg_contact_addr),
-            Credentials(
-                account.auth_user.encode(), account.auth_password.encode(), account.auth_ha1.encode(),
-                weakest=account.digest_minimum.encode(),
-            ),
-            account.realm, account.socket,
-            Priority.OPERATOR if trigger is Trigger.OPERATOR else Priority.ROUTINE,
-        )  # fmt: skip
-        return Exchange(self.requests, request, on_sent, on_done)
-
-    def take_back(self, binding: Binding, outcome: Outcome) -> None:
-        """Un-REGISTER a binding that was granted after its account had moved on."""
-        if outcome.code is not None and outcome.code // 100 == 2:
-            self.exchange(binding, 0, Trigger.CHANGE, _ignore_time, _ignore).start(outcome.at)
-
-
 def _host_port(address: tuple[str, int]) -> str:
     return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
 
@@ -634,9 +463,9 @@ def _target(text: str) -> Target | None:
     return Target(transport, (host.strip("[]"), int(port))) if host and port.isdigit() else None
 
 
-def _ignore(outcome: Outcome) -> None:
+def ignore(outcome: Outcome) -> None:
     """Nobody waits for this answer any more."""
 
 
-def _ignore_time(now: float) -> None:
+def ignore_time(now: float) -> None:
     """Nobody waits for this to leave."""

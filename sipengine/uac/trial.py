@@ -21,7 +21,7 @@ from sipengine.uac.digest import Credentials
 from sipengine.uac.lookup import escape_user
 from sipengine.uac.pacing import Priority
 from sipengine.uac.register import Binding
-from sipengine.uac.registration import Registrations
+from sipengine.uac.registrations import Registrations
 from sipengine.uac.request import Exchange, Headers, Outcome, Request
 
 EXPIRES = 60

@@ -9,7 +9,7 @@ import pytest
 
 from sipengine.events import CallStarted, Target
 from sipengine.message import Message, parse
-from sipengine.uac.registration import Registrations
+from sipengine.uac.registrations import Registrations
 from tests.sipengine.net import PHONE, PROVIDER, reply, starts
 from tests.sipengine.outbound import proves
 from tests.trunkmgr.sip.net import DOMAIN, TrunkNet, account, trunk
