@@ -8,9 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from sipengine.exceptions import ProtocolError
-from sipengine.message import Message, NameAddr
-from sipengine.message.uri import unescape
+from sipengine.message import Message
+from sipengine.uac.contacts import listed, ours
 from sipengine.uac.routes import NO_ROUTES, Routes
 
 TIMER_F = 32.0
@@ -118,36 +117,13 @@ def retry_after(message: Message) -> int:
     return min(number_of(message, b"Retry-After") or 0, MAX_RETRY_AFTER)
 
 
-def granted_seconds(message: Message, user: bytes, line: bytes, asked: int) -> int | None:
-    """Seconds that a 200 grants our binding; None when it does not hold it.
+def granted_seconds(message: Message, sent: bytes, user: bytes, line: bytes, asked: int) -> int | None:
+    """Seconds that a 200 grants the Contact `sent`; None when it does not hold it.  `user`, `line` as `contacts.ours`.
 
-    Our Contact is known by its user part, with `line` by that URI parameter; a registrar that rewrites Contacts is
-    believed when it returns one only (RFC 3261 §10.2.4).
+    By its own parameter, else by the header Expires, else what was asked for.  Where several rewritten ones may be ours
+    the shortest counts: a refresh too early costs a REGISTER, one too late the binding.
     """
-    ours: list[NameAddr] = []
-    seen: list[NameAddr] = []
-    for value in message.get_list(b"Contact"):
-        try:
-            contact = NameAddr.parse(value)
-            uri = contact.sip_uri
-        except ProtocolError:
-            continue
-        seen.append(contact)
-        token = unescape(uri.param(b"line") or b"") if line else unescape(uri.user or b"")
-        if token == (line or user):
-            ours.append(contact)
-    if not ours and len(seen) == 1:
-        ours = seen
-    if not ours:
-        return None
-    # A Contact of an earlier address of ours may be listed too: the one that lives longest is the new one.
-    granted = max(_expires(contact, message, asked) for contact in ours)
-    return granted or None
-
-
-def _expires(contact: NameAddr, message: Message, asked: int) -> int:
-    own = contact.param(b"expires")
-    if own is not None and (digits := own.strip(b'" ')).isdigit():
-        return min(int(digits[:10]), MAX_MIN_EXPIRES)
     general = number_of(message, b"Expires")
-    return asked if general is None else min(general, MAX_MIN_EXPIRES)
+    usual = asked if general is None else general
+    grants = [usual if each.expires is None else each.expires for each in ours(listed(message), sent, user, line)]
+    return min((min(seconds, MAX_MIN_EXPIRES) for seconds in grants if seconds), default=None)

@@ -266,7 +266,7 @@ class Registration:
             account = self.account
             user = (account.contact_user or account.l_uuid).encode()
             line = account.l_uuid.encode() if account.contact_user else b""
-            granted = granted_seconds(message, user, line, self.binding.asked)
+            granted = granted_seconds(message, self.binding.contact.encode(), user, line, self.binding.asked)
             if granted is None or outcome.sent_at is None:
                 self._failed(outcome, "no_binding")
             else:

@@ -12,15 +12,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from sipengine.events import Target, Trigger
-from sipengine.exceptions import ProtocolError
-from sipengine.message import Message, NameAddr
-from sipengine.message.uri import unescape
 from sipengine.transport.flow import Flow
 from sipengine.uac.account import UacAccount
 from sipengine.uac.digest import Credentials
 from sipengine.uac.lookup import escape_user
 from sipengine.uac.pacing import Priority
 from sipengine.uac.register import Binding
+from sipengine.uac.registration import ignore_time
 from sipengine.uac.registrations import Registrations
 from sipengine.uac.request import Exchange, Headers, Outcome, Request
 
@@ -65,13 +63,9 @@ class Trial:
         return self._exchange(self.binding, 0, on_done)
 
     def _exchange(self, binding: Binding, expires: int, on_done: OnDone) -> Exchange:
-        exchange = self._registrations.exchange(binding, expires, Trigger.OPERATOR, _ignore_time, on_done)
+        exchange = self._registrations.exchange(binding, expires, Trigger.OPERATOR, ignore_time, on_done)
         exchange.request.targets, exchange.request.timeout = self._targets, self._timeout
         return exchange
-
-
-def _ignore_time(now: float) -> None:
-    """Nobody waits for it to leave."""
 
 
 def options(
@@ -93,20 +87,4 @@ def options(
         b"OPTIONS", ruri, ruri, headers, Credentials(b"", b""), socket=account.socket, priority=Priority.OPERATOR,
         timeout=timeout, targets=(target,),
     )
-    return Exchange(registrations.requests, request, _ignore_time, on_done)
-
-
-def bindings(message: Message) -> list[tuple[str, str, int | None]]:
-    """Bindings that a 200 to REGISTER lists: URI, the name that tells ours apart (`line`, else the user), seconds."""
-    found: list[tuple[str, str, int | None]] = []
-    for value in message.get_list(b"Contact"):
-        try:
-            contact = NameAddr.parse(value)
-            uri = contact.sip_uri
-        except ProtocolError:
-            continue
-        name = unescape(uri.param(b"line") or uri.user or b"").decode("utf-8", "replace")
-        expires = (contact.param(b"expires") or b"").strip(b'" ')
-        text = contact.uri.decode("utf-8", "replace")
-        found.append((text, name, int(expires[:10]) if expires.isdigit() else None))
-    return found
+    return Exchange(registrations.requests, request, ignore_time, on_done)

@@ -12,9 +12,10 @@ from typing import Any
 from sipengine.events import RegistrationState, Target
 from sipengine.uac.account import UacAccount
 from sipengine.uac.binding import judge, number_of
+from sipengine.uac.contacts import Listed, listed
 from sipengine.uac.register import problem_of
 from sipengine.uac.request import Outcome
-from sipengine.uac.trial import Trial, bindings
+from sipengine.uac.trial import Trial
 from trunkmgr.causes import answer, explain
 from trunkmgr.models import Order
 from trunkmgr.sip.checkup import BAD, GOOD, REMARK, SKIPPED, Checkup, Result, Step, facts_of, spelt, storable
@@ -79,19 +80,21 @@ class Doctor:
         step = self._checkup.begin("query", f"Bindings at {spelt(target)}")
         trial = Trial(self._registrations, account, (target,), REGISTER / 2)
         outcome = await self._checkup.exchange(trial.query, REGISTER)
-        listed = bindings(outcome.message) if _granted(outcome) and outcome.message is not None else []
-        live = account.l_uuid
-        if account.contact_user and not any(name == live for _, name, _ in listed):
-            live = account.contact_user
-        was_listed = any(name == live for _, name, _ in listed)
+        held_there = listed(outcome.message) if _granted(outcome) and outcome.message is not None else []
+        names = [_name(each) for each in held_there]
+        live = account.l_uuid if account.l_uuid in names or not account.contact_user else account.contact_user
+        was_listed = live in names
         if _granted(outcome):
-            step.lines += [f"{uri}{f', {left} s left' if left is not None else ''}" for uri, _, left in listed]
+            step.lines += [
+                each.text.decode("utf-8", "replace") + (f", {each.expires} s left" if each.expires is not None else "")
+                for each in held_there
+            ]
             step.lines += [f"Realm {outcome.realm_seen}, signed with {outcome.digest}."] if outcome.digest else []
             held = self._registrations.target(account.l_uuid) is not None
             if held and not was_listed:
                 step.ended(REMARK, "The provider accepts the account, but lists no binding of it. Press Register now.")
             else:
-                step.ended(GOOD, f"The provider accepts the account; it holds {len(listed)} of its bindings.")
+                step.ended(GOOD, f"The provider accepts the account; it holds {len(held_there)} of its bindings.")
         elif not self._went_wrong(step, account, target, outcome, lenient=True):
             return
         if self._order.payload.get("trial", True):
@@ -110,11 +113,11 @@ class Doctor:
                 outcome = await self._checkup.exchange(trial.register, REGISTER)
         sent = outcome.sent_at is not None
         if _granted(outcome) and outcome.message is not None:
-            listed = bindings(outcome.message)
-            if not listed:
+            names = [_name(each) for each in listed(outcome.message)]
+            if not names:
                 told = "The provider answered 200 and lists no binding."
                 step.ended(BAD, told, "no_binding", number=account.r_username)
-            elif not any(name == trial.name for _, name, _ in listed):
+            elif trial.name not in names:
                 step.ended(REMARK, "The provider rewrites Contacts: it lists another one than ours.")
             else:
                 step.ended(GOOD, f"Bound for {trial.binding.asked} s at most, beside the account's own.")
@@ -133,7 +136,7 @@ class Doctor:
             told = answer(outcome.code, outcome.reason) or "no answer"
             step.ended(REMARK, f"Not confirmed ({told}); it ends by itself within {trial.binding.asked} s.")
             return
-        names = [name for _, name, _ in bindings(outcome.message)]
+        names = [_name(each) for each in listed(outcome.message)]
         if trial.name in names:
             step.ended(REMARK, f"The provider still lists it; it ends by itself within {trial.binding.asked} s.")
         elif live and live not in names:
@@ -181,6 +184,11 @@ class Doctor:
             "ok": False, "message": f"{text.sentence} {text.fix}", "verdict": text.sentence, "fix": text.fix,
             "cause": failed.cause, **base,
         }
+
+
+def _name(each: Listed) -> str:
+    """What tells a binding of ours from others: its line, else its user."""
+    return (each.line or each.user).decode("utf-8", "replace")
 
 
 def _granted(outcome: Outcome) -> bool:
