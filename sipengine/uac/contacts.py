@@ -45,7 +45,7 @@ def listed(message: Message) -> list[Listed]:
 
 
 def ours(contacts: Sequence[Listed], sent: bytes, user: bytes, line: bytes) -> list[Listed]:
-    """Those that may be the binding of the Contact `sent`; it has the user `user` and, unless that is empty, the `line`.
+    """Those that may be the binding of the Contact `sent`; its user is `user`, its token `line` unless empty.
 
     By line, then by user, then the only one, since registrars rewrite Contacts and drop parameters.  An earlier address
     of ours may be listed too: of several the very URI that was sent counts (RFC 3261 §19.1.4), where it is there.

@@ -17,10 +17,10 @@ from sipengine.uac.digest import Challenge, Credentials, answer
 
 CAPACITY = 20_000
 REFUSALS = 2
-"""In a row; after them nonces of this server are used once each."""
+"""In a row; after them nonces of this server are used once each, for `PAUSE` seconds."""
 PAUSE = 3600.0
 AGE = 3600.0
-"""Seconds after which a nonce is not tried unasked any more."""
+"""Seconds after it was last taken in which a nonce is tried unasked."""
 
 _NEXT = re.compile(rb'(?:^|[\s,])nextnonce\s*=\s*"([^"\\\r\n]+)"', re.IGNORECASE)
 
@@ -31,15 +31,16 @@ Realm = tuple[bool, bytes]
 class Learnt:
     """A challenge and the credentials that answer it; counts how often its nonce was used."""
 
-    __slots__ = ("at", "challenge", "credentials", "nc", "refused")
+    __slots__ = ("challenge", "credentials", "nc", "refused", "silent_until", "taken_at")
 
     def __init__(self, challenge: Challenge, credentials: Credentials, now: float) -> None:
         self.challenge = challenge
         self.credentials = credentials
         self.nc = 0
-        self.at = now
+        self.taken_at = now
         self.refused = 0
         """How often in a row a nonce used unasked was refused."""
+        self.silent_until = 0.0
 
     def line(self, method: bytes, uri: bytes, cnonce: bytes, body: bytes) -> bytes:
         """The header line for one request; the count rises with each (RFC 7616 §3.4: nc)."""
@@ -51,11 +52,17 @@ class Learnt:
 
     def usable(self, now: float) -> bool:
         """Whether it may be tried without being asked."""
+        return self.silent_until <= now < self.taken_at + AGE and bool(self.challenge.qop)
+
+    def refuse(self, now: float) -> None:
+        """It was refused unasked; after some in a row it is not tried for a while."""
+        self.refused += 1
         if self.refused >= REFUSALS:
-            if now < self.at + PAUSE:
-                return False
-            self.refused = 0
-        return bool(self.challenge.qop) and now < self.at + AGE
+            self.disbelieve(now)
+
+    def disbelieve(self, now: float) -> None:
+        """Do not try it, nor its successors, for a while."""
+        self.refused, self.silent_until = 0, now + PAUSE
 
 
 class Nonces:
@@ -76,14 +83,15 @@ class Nonces:
             by_realm = self._learnt[server, credentials] = {}
         realm = challenge.proxy, challenge.realm
         before = by_realm.get(realm)
+        if before is not None and refused:
+            before.refuse(now)
         if before is not None and before.challenge.nonce == challenge.nonce:
-            before.refused += refused
             return before
         if before is None and len(by_realm) >= 4:
             by_realm.clear()
         learnt = by_realm[realm] = Learnt(challenge, credentials, now)
         if before is not None:
-            learnt.refused = before.refused + refused
+            learnt.refused, learnt.silent_until = before.refused, before.silent_until
         return learnt
 
     def forget(self, server: Address, credentials: Credentials, realm: Realm) -> None:
@@ -104,6 +112,7 @@ class Nonces:
     def accepted(self, answers: dict[Realm, Learnt], message: Message, unasked: bool, now: float) -> None:
         """A request with these answers was let through."""
         for (proxy, _), learnt in answers.items():
+            learnt.taken_at = now
             if unasked:
                 learnt.refused = 0
             name = b"Proxy-Authentication-Info" if proxy else b"Authentication-Info"
@@ -112,4 +121,3 @@ class Nonces:
             if following is not None and following[1] != learnt.challenge.nonce:
                 learnt.challenge = replace(learnt.challenge, nonce=following[1])
                 learnt.nc = 0
-                learnt.at = now

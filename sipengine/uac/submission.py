@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from sipengine.message.message import Message
 from sipengine.transport.flow import Address
 from sipengine.uac.digest import Challenge, Credentials
-from sipengine.uac.nonces import REFUSALS, Learnt, Nonces, Realm
+from sipengine.uac.nonces import Learnt, Nonces, Realm
 
 MAX_TRIES, MAX_STALE = 2, 3
 """Answers to one realm: a second only to another nonce, a third only where the server calls the last one stale."""
@@ -72,4 +72,4 @@ class Submission:
     def disbelieved(self, now: float) -> None:
         """The server refused what it was answered: nobody shows it that again unasked."""
         for learnt in self.answers.values():
-            learnt.refused, learnt.at = REFUSALS, now
+            learnt.disbelieve(now)

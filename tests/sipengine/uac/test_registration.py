@@ -125,6 +125,15 @@ def test_a_refresh_is_one_round_trip_where_the_nonce_is_taken_again() -> None:
     assert network.sent[-1].expires == 0 and nc_of(network.sent[-1].message) == "00000005"
 
 
+@pytest.mark.checklist("G7")
+def test_a_nonce_that_is_taken_stays_good_for_grants_of_an_hour() -> None:
+    network = Network(challenging(granting()))
+    registered(network, expires=3600)
+    network.run(20_000)
+    assert len(network.sent) > 6 and [sent.authorized for sent in network.sent[:2]] == [False, True]
+    assert all(sent.authorized for sent in network.sent[2:])
+
+
 @pytest.mark.rfc("3261", "22.3")
 def test_both_answers_of_a_401_behind_a_407_are_shown_unasked() -> None:
     network = Network(challenging(challenging(granting(), code=401, prefix="w"), code=407, realm="p", prefix="p"))
@@ -171,6 +180,7 @@ def test_the_answer_for_a_realm_that_was_renamed_is_not_shown_beside_the_new_one
     assert b"nc=00000002" in shown[2][0]
 
 
+@pytest.mark.checklist("G7")
 def test_where_nonces_are_good_once_a_refresh_waits_for_its_challenge() -> None:
     used: set[str] = set()
     inner = challenging(granting())
@@ -190,6 +200,10 @@ def test_where_nonces_are_good_once_a_refresh_waits_for_its_challenge() -> None:
     network.run(3500)
     shown = "".join("+" if sent.authorized else "-" for sent in network.sent)
     assert shown.startswith("-+" "++++" "-+-+-+"), "two refusals, then nothing is shown unasked for an hour"
+    asked_from = next(sent.at for sent, mark in zip(network.sent[6:], shown[6:], strict=True) if mark == "-")
+    network.run(2500)
+    later = [sent for sent in network.sent if sent.at > asked_from + 3500]
+    assert later[0].authorized, "after that it is tried again, however often was refreshed meanwhile"
     assert network.last().state is State.REGISTERED
 
 
