@@ -194,7 +194,7 @@ class Endpoint:
         return flow
 
     def calls_of(self, l_uuid: str) -> int:
-        """Calls of an account that go on; after a restart those that have spoken since."""
+        """Calls of an account that go on; after a restart those that were stored or have spoken since."""
         return self.proxy.within.going_on.get(l_uuid, 0)
 
     @property
@@ -319,9 +319,12 @@ class Endpoint:
 
         Returns how many; a state that no seal key opens is left out, its call goes by its token.
         """
-        return sum(
-            [dialog_state.read(key, state, at, self.proxy.sealer, self.proxy.dialogs, now) for key, state, at in states]
-        )
+        proxy = self.proxy
+        count = sum([dialog_state.read(key, state, at, proxy.sealer, proxy.dialogs, now) for key, state, at in states])
+        for record in proxy.dialogs.records.values():
+            if record.mark:
+                proxy.within.begin(record)
+        return count
 
     # addresses
     def locate(self, uri: bytes | str, on_targets: OnTargets, now: float) -> None:

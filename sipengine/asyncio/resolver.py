@@ -58,7 +58,7 @@ SERVICES = {"SIP+D2U": "udp", "SIP+D2T": "tcp", "SIPS+D2T": "tls"}
 
 Records = tuple[Any, ...]
 
-_oldest: ContextVar[list[float]] = ContextVar("oldest")
+_soonest: ContextVar[list[float]] = ContextVar("soonest")
 """Of the resolution that goes on: when the first of the records that it rests on is over."""
 
 
@@ -108,12 +108,12 @@ class Resolver:
     async def resolve(self, wanted: ResolutionWanted) -> list[Target]:
         """Return the addresses in the order they are to be tried; raise ResolutionError."""
         host = wanted.host.rstrip(".").lower()
-        oldest = [inf]
-        _oldest.set(oldest)
+        soonest = [inf]
+        _soonest.set(soonest)
         try:
             return await self._resolve(wanted, host)
         finally:
-            self._note_due(host, oldest[0])
+            self._note_due(host, soonest[0])
 
     def is_due(self, host: str) -> bool:
         """Whether something that the last answers about `host` rest on has lived its time, or they are a minute old:
@@ -280,8 +280,8 @@ class Resolver:
         try:
             return await self._answer(key)
         finally:
-            entry, oldest = self._cache.get(key), _oldest.get([inf])
-            oldest[0] = min(oldest[0], 0.0 if entry is None else max(entry.until, entry.recheck_at))
+            entry, soonest = self._cache.get(key), _soonest.get([inf])
+            soonest[0] = min(soonest[0], 0.0 if entry is None else max(entry.until, entry.recheck_at))
 
     async def _answer(self, key: tuple[str, str]) -> Records:
         entry = self._cache.get(key)

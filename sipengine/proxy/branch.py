@@ -50,6 +50,19 @@ class Branch:
         if isinstance(targets, ResolutionError):
             self._finish(503, None, now)
             return
+        record = context.record
+        if context.direction and record is not None:
+            targets = context.core.within.reachable(record, targets)
+            if not targets:
+                self._finish(403, None, now)
+                return
+        if self.ruri[:5].lower() == b"sips:":
+            # RFC 3261 §26.2.2, RFC 5630 §3: over TLS on every hop, or not at all.
+            targets = [target for target in targets if target.transport in SECURE]
+            if not targets:
+                context.core.counters.insecure += 1
+                self._finish(480, None, now)
+                return
         rests = context.core.locator.rests
         if rests.resting:
             # Within a call the far side is one certain server: it is asked, whatever it wants of new requests.
@@ -67,18 +80,6 @@ class Branch:
         """Send the request to this address."""
         context = self.context
         assert context is not None
-        record = context.record
-        if (
-            context.direction and record is not None and target.address[0] not in record.sides
-            and not context.core.within.may_receive(record, target.address)
-        ):  # fmt: skip
-            self._finish(403, None, now)
-            return
-        if target.transport not in SECURE and self.ruri[:5].lower() == b"sips:":
-            # RFC 3261 §26.2.2, RFC 5630 §3: over TLS on every hop, or not at all.
-            context.core.counters.insecure += 1
-            self._finish(480, None, now)
-            return
         transport = context.core.transport
         try:
             listener = transport.listener_for(target.transport, target.address[0], context.flow.listener)

@@ -182,14 +182,13 @@ def _send_ack(
     if isinstance(targets, ResolutionError):
         core.counters.transport_errors += 1
         return
+    if record is not None:
+        targets = core.within.reachable(record, targets)
+        if not targets:
+            return
     # The INVITE went past a server that rests; nothing would tell us that its ACK did not arrive.
     rests = core.locator.rests
     target = rests.order(targets, now, new=False)[0] if rests.resting else targets[0]
-    if (
-        record is not None and target.address[0] not in record.sides
-        and not core.within.may_receive(record, target.address)
-    ):  # fmt: skip
-        return
     try:
         listener = core.transport.listener_for(
             target.transport, target.address[0], flow.listener, target.address[1]

@@ -12,7 +12,7 @@ from sipengine.dialog.contact import hide_contact, reveal
 from sipengine.dialog.cseq import Numbering
 from sipengine.dialog.record import DialogRecord
 from sipengine.dialog.views import Views
-from sipengine.events import CallAnswered, CallEnded
+from sipengine.events import CallAnswered, CallEnded, Target
 from sipengine.message.fields import COMPACT, CONTACT, FROM, TO
 from sipengine.message.message import Message
 from sipengine.message.values import params_at, tag_of
@@ -109,9 +109,18 @@ class WithinDialog:
         self.core.counters.not_a_side += 1
         return False
 
-    def may_receive(self, record: DialogRecord, address: Address) -> bool:
-        """Whether a request of the call may go to an address that is none of its sides: who may not speak within the
-        call is not spoken to either, whatever a Contact or Route of a side says.
+    def reachable(self, record: DialogRecord, targets: list[Target]) -> list[Target]:
+        """Those of `targets` that a request of the call may go to, none where it leads to a third party: who may not
+        speak within the call is not spoken to either, whatever a Contact or Route of a side says.
+        """
+        sides = record.sides
+        found = [x for x in targets if x.address[0] in sides or self._may_receive(record, x.address)]
+        if not found:
+            self.core.counters.third_party += 1
+        return found
+
+    def _may_receive(self, record: DialogRecord, address: Address) -> bool:
+        """Whether an address that is none of the call's sides is another one of theirs, or our own.
 
         A call taken up after a restart may have sides that have not spoken yet: any peer is one of them.
         """
@@ -119,10 +128,7 @@ class WithinDialog:
         peers = self.core.transactions.peers
         if any(peers.same_peer(side, host) for side in record.sides) or self.core.transport.is_own(host.encode(), port):
             return True
-        if len(record.sides) < 2 and peers.is_peer(host):
-            return True
-        self.core.counters.third_party += 1
-        return False
+        return len(record.sides) < 2 and peers.is_peer(host)
 
     def translate(
         self, message: Message, views: Views, direction: int, call_id: bytes, record: DialogRecord | None,

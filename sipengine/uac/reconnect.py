@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sipengine.transport.flow import Flow
-from sipengine.uac.binding import MAX_BACK_OFF
+from sipengine.uac.binding import Failure, back_off
 
 SPREAD = 2.0
 """Seconds over which accounts register again that shared one connection."""
 LASTING = 120.0
 """Seconds after which a connection has proven to last, so that its end is the first one again."""
-FIRST_PAUSE = 5.0
 
 
 class Reconnect:
@@ -50,7 +49,7 @@ class Reconnect:
         for l_uuid, since in accounts.items():
             del self._of[l_uuid]
             losses = self._losses[l_uuid] = 0 if now - since >= LASTING else self._losses.get(l_uuid, -1) + 1
-            pause = min(FIRST_PAUSE * 2.0 ** min(losses - 1, 16), MAX_BACK_OFF) if losses else 0.0
+            pause = back_off(losses, Failure.TRANSIENT, 0.0) if losses else 0.0
             spread = 0.0 if alone and not losses else SPREAD * jitter()
             again.append((l_uuid, now + pause + spread))
         return again

@@ -63,19 +63,22 @@ class Binding:
     @property
     def route(self) -> bytes:
         """URI that decides where REGISTER goes."""
-        if self.redirect is not None:
-            return bytes(replace(self.redirect, user=None, headers=b""))
-        return self.account.auth_proxy.strip("<> ").encode() or self.ruri
+        return self.home if self.redirect is None else bytes(replace(self.redirect, user=None, headers=b""))
+
+    @property
+    def home(self) -> bytes:
+        """URI that REGISTER goes to unless the registrar sends us elsewhere."""
+        return self.account.auth_proxy.strip("<> ").encode() or f"sip:{self.account.r_domain}".encode()
 
     def may_follow(self, uri: SipUri) -> bool:
         """Whether a redirection leads to the provider: to the account's domain or proxy, or below one of them; and
         not from TLS to a clear text.
         """
-        way = SipUri.parse(self.account.auth_proxy.strip("<> ").encode() or b"sip:" + self.account.r_domain.encode())
-        if way.default_port == 5061 and uri.default_port != 5061:
+        home, domain = SipUri.parse(self.home), SipUri.parse(f"sip:{self.account.r_domain}")
+        if home.default_port == 5061 and uri.default_port != 5061:
             return False
-        host, domain = uri.host.lower(), self.account.r_domain.partition(":")[0].lower().encode()
-        return any(host == own or host.endswith(b"." + own) for own in (domain, way.host.lower()))
+        host, owns = uri.host.lower(), (domain.host.lower(), home.host.lower())
+        return any(host == own or host.endswith(b"." + own) for own in owns)
 
     def headers(self, expires: int, flow: Flow, contact_addr: str) -> list[tuple[bytes, bytes]]:
         """Make the header fields of the next REGISTER on `flow`; `expires` 0 takes the binding back."""

@@ -69,33 +69,9 @@ class Registration:
     """The registration of one account."""
 
     __slots__ = (
-        "account",
-        "binding",
-        "cause",
-        "code",
-        "digest",
-        "due",
-        "due_trigger",
-        "exchange",
-        "failures",
-        "generation",
-        "granted",
-        "held",
-        "kind",
-        "next_attempt_at",
-        "not_before",
-        "owner",
-        "proven",
-        "queued",
-        "realm_seen",
-        "reason",
-        "redirects",
-        "removed",
-        "round_trip",
-        "rounds_423",
-        "state",
-        "target",
-        "trigger",
+        "account", "binding", "cause", "code", "digest", "due", "due_trigger", "exchange", "failures", "generation",
+        "granted", "held", "kind", "next_attempt_at", "not_before", "owner", "proven", "queued", "realm_seen",
+        "reason", "redirects", "removed", "round_trip", "rounds_423", "state", "target", "trigger",
     )  # fmt: skip
 
     def __init__(self, owner: Registrations, account: UacAccount) -> None:
@@ -334,7 +310,7 @@ class Registration:
         self.not_before = now + outcome.retry_after
         self._schedule(max(now + wait, self.not_before), guard_delay(None))
         if kind in (Failure.TRANSIENT, Failure.THROTTLED):
-            self.owner.recovery.failed(self.binding.route, self, now)
+            self.owner.recovery.failed(self.binding.home, self, now)
         self.emit(now)
 
     def provider_serves(self, now: float) -> None:
@@ -390,6 +366,7 @@ class Registration:
     def _depart(self, account: UacAccount, now: float) -> None:
         """The row names another binding: take the old one back with the old credentials, then ask for the new."""
         old = self.binding
+        self.owner.recovery.forget(old.home, self)
         self.binding = Binding(account, self.owner.agent.entropy)
         self.failures = self.rounds_423 = self.redirects = 0
         self.queued = None

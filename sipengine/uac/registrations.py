@@ -157,11 +157,11 @@ class Registrations:
 
     def served(self, registration: Registration, now: float) -> None:
         """A provider took a binding: who failed with it need not wait for their own next attempt."""
-        for other in self.recovery.served(registration.binding.route, registration, now):
+        for other in self.recovery.served(registration.binding.home, registration, now):
             other.provider_serves(now)
 
     def forget(self, registration: Registration) -> None:
-        self.recovery.forget(registration.binding.route, registration)
+        self.recovery.forget(registration.binding.home, registration)
         if self._all.get(registration.account.l_uuid) is registration:
             del self._all[registration.account.l_uuid]
             self.reconnect.forget(registration.account.l_uuid)

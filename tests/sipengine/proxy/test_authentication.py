@@ -709,6 +709,7 @@ def test_a_pbx_that_was_called_is_challenged_within_the_call(stored: bool) -> No
     if stored:
         net.restart()
         assert net.endpoint.load_dialogs([(shifted.key, shifted.state, shifted.expires_at)], net.wire.now) == 1
+    assert net.endpoint.calls_of("berlin") == 1, "a stored call counts among its account's from the start"
     net.send(net.phone, call.from_callee(b"ACK", 50))
     ack = net.last()
     assert ack.cseq == (51, b"ACK")
@@ -724,6 +725,7 @@ def test_a_pbx_that_was_called_is_challenged_within_the_call(stored: bool) -> No
     assert parse(net.phone.take()[-1]).cseq == (52, b"BYE")
     over = [event for event in net.events() if isinstance(event, DialogOver | DialogShifted)]
     assert isinstance(over[-1], DialogOver) and over[-1].key == shifted.key
+    assert not net.endpoint.proxy.within.going_on
     assert_nothing_left(net)
 
 

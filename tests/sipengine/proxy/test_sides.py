@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sipengine.events import Target
 from sipengine.message import parse
 from sipengine.transport.peers import PeerBook
 from tests.sipengine.net import PHONE, PROXY, Net, reply, starts
@@ -130,6 +131,18 @@ def test_within_a_call_another_address_of_a_side_is_reached() -> None:
     sibling = net.wire.station(*SIBLING)
     net.send(net.phone, call.from_callee(b"INFO", 2).replace(call.callees_target, b"sip:x@192.0.2.2:5060"))
     assert starts(sibling.take()) == [b"INFO"]
+
+
+@pytest.mark.checklist("M4")
+@pytest.mark.parametrize("method", [b"INFO", b"ACK"])
+def test_of_several_addresses_of_a_name_the_side_is_taken(method: bytes) -> None:
+    net = Net(peers=Siblings())
+    call = net.establish()
+    victim = net.wire.station("203.0.113.9", 5060)
+    net.wire.hosts["gw.example"] = [Target("udp", ("203.0.113.9", 5060)), Target("udp", PHONE)]
+    by_name = call.from_caller(method, 1).replace(b"sip:phone@192.0.2.9:5060", b"sip:phone@gw.example")
+    net.send(net.provider, by_name)
+    assert starts(net.phone.take()) == [method] and not victim.log and not net.endpoint.counters.third_party
 
 
 class Admitted(Siblings):

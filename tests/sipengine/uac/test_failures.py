@@ -105,6 +105,20 @@ def test_when_the_other_server_fails_the_configured_one_is_asked_again() -> None
     assert network.sent[-1].remote == HOME and network.last().state is State.REGISTERED
 
 
+def test_after_an_outage_accounts_that_were_sent_elsewhere_come_back_together_too() -> None:
+    network = elsewhere("<sip:192.0.2.8>")
+    for number in (1, 2):
+        network.registrations.change(account(number, r_domain="192.0.2.8"), network.now)
+    network.run(1)
+    working, network.answers = network.answers, {}
+    network.run(5000)
+    assert {network.last(number).cause for number in (1, 2)} == {"timeout"}
+    network.answers = working
+    network.registrations.register("acc000001", network.now)
+    network.run(2)
+    assert [network.last(number).state for number in (1, 2)] == [State.REGISTERED] * 2
+
+
 @pytest.mark.parametrize("contact", [
     "<sip:192.0.2.8>", "<sip:evilprovider.example>", "<sip:provider.example.evil>", "<tel:+49301>", "<sip:@>", "*",
 ])  # fmt: skip
