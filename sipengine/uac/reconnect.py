@@ -10,8 +10,8 @@ from collections.abc import Callable
 from sipengine.transport.flow import Flow
 from sipengine.uac.binding import Failure, back_off
 
-SPREAD = 2.0
-"""Seconds over which accounts register again that shared one connection."""
+SPREAD, SPREAD_EACH = 2.0, 0.02
+"""Seconds over which accounts register again that shared one connection: at most, and for each of them."""
 LASTING = 120.0
 """Seconds after which a connection has proven to last, so that its end is the first one again."""
 
@@ -44,14 +44,13 @@ class Reconnect:
     def lost(self, flow: Flow, jitter: Callable[[], float], now: float) -> list[tuple[str, float]]:
         """The accounts that were bound over a connection which ended, and when each is to register again."""
         accounts = self._flows.pop(flow, {})
-        alone = len(accounts) == 1
+        spread = min(SPREAD, SPREAD_EACH * (len(accounts) - 1))
         again = []
         for l_uuid, since in accounts.items():
             del self._of[l_uuid]
             losses = self._losses[l_uuid] = 0 if now - since >= LASTING else self._losses.get(l_uuid, -1) + 1
             pause = back_off(losses, Failure.TRANSIENT, 0.0) if losses else 0.0
-            spread = 0.0 if alone and not losses else SPREAD * jitter()
-            again.append((l_uuid, now + pause + spread))
+            again.append((l_uuid, now + pause + (SPREAD if losses else spread) * jitter()))
         return again
 
     def forget(self, l_uuid: str) -> None:
