@@ -67,6 +67,14 @@ class RegistrationChanged:
     """As the standing binding's 2xx named them (`uac.routes`)."""
     digest: str = ""
     """Algorithm of the last answer that was taken."""
+    unchanged: bool = False
+    """A refresh that found all as it was: no news for a history."""
+    covered: float = 0.0
+    coverable: float = 0.0
+    """Seconds since the account is known, up to `counted_to` (`uac.coverage`)."""
+    counted_to: float | None = None
+    lapsed_at: float | None = None
+    """When the binding before had ended, where nothing told so at the time."""
 
 
 @dataclass(slots=True)

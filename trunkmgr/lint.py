@@ -90,7 +90,7 @@ def account(row: UacReg, options: UacRegOptions) -> list[Finding]:
         found += _ways({"proxy": row.auth_proxy, "size_rule": held.size_rule, "domain": row.r_domain})
     if held is None or held.profile is None:
         return found
-    known = {field.name: field.value for field in held.profile.fields.all()}
+    known = held.profile.values
     least = int(known.get("min_expires", "0"))
     if 0 < row.expires < least:
         found.append(Finding(

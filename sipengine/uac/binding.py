@@ -42,6 +42,9 @@ class BindingRecord:
     routes: Routes = NO_ROUTES
     digest: str = ""
     """Algorithm of the last answer that was taken."""
+    covered: float = 0.0
+    coverable: float = 0.0
+    counted_to: float | None = None
 
 
 def refresh_after(granted: int, jitter: float) -> float:

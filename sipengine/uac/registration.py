@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from enum import Enum
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 from sipengine.configuration import Configuration
@@ -29,6 +30,7 @@ from sipengine.uac.binding import (
     number_of,
     refresh_after,
 )
+from sipengine.uac.coverage import Coverage
 from sipengine.uac.register import Binding, problem_of
 from sipengine.uac.request import Agent, Exchange, Outcome
 from sipengine.uac.routes import Routes
@@ -69,9 +71,10 @@ class Registration:
     """The registration of one account."""
 
     __slots__ = (
-        "account", "binding", "cause", "code", "digest", "due", "due_trigger", "exchange", "failures", "generation",
-        "granted", "held", "kind", "next_attempt_at", "not_before", "owner", "proven", "queued", "realm_seen",
-        "reason", "redirects", "removed", "round_trip", "rounds_423", "state", "target", "trigger",
+        "account", "binding", "cause", "code", "coverage", "digest", "due", "due_trigger", "exchange", "failures",
+        "generation", "granted", "held", "kind", "next_attempt_at", "not_before", "owner", "proven", "queued",
+        "realm_seen", "reason", "redirects", "removed", "round_trip", "rounds_423", "state", "target", "told",
+        "trigger",
     )  # fmt: skip
 
     def __init__(self, owner: Registrations, account: UacAccount) -> None:
@@ -104,6 +107,9 @@ class Registration:
         """Its time came while nothing may be sent."""
         self.due = NEVER
         self.due_trigger = Trigger.GUARD
+        self.coverage = Coverage()
+        self.told: tuple[object, ...] = ()
+        """What the last success told; empty after anything else."""
 
     # what others want
     def resume(self, record: BindingRecord, now: float) -> None:
@@ -123,6 +129,8 @@ class Registration:
         if not record.failures:
             # After a failure it is the target that failed.
             binding.target = _target(record.target)
+        until = -inf if binding.until_at is None else binding.until_at
+        self.coverage = Coverage(record.covered, record.coverable, record.counted_to, until, bool(record.failures))
         if not binding.stands(now):
             binding.lapse()
 
@@ -190,6 +198,8 @@ class Registration:
             self._failed(Outcome(now, problem))
             return
         self.kind = kind
+        if kind is Kind.REGISTER:
+            self.coverage.begin(now)
         self.exchange = self.owner.exchange(
             binding, 0 if kind is Kind.UNREGISTER else binding.asked, trigger, self._sent, self._ended
         )
@@ -198,6 +208,7 @@ class Registration:
 
     def _sent(self, now: float) -> None:
         if self.kind is Kind.REGISTER:
+            self.coverage.sent(now)
             self.state = (
                 RegistrationState.REFRESHING if self.binding.stands(now) else RegistrationState.REGISTERING
             )
@@ -280,6 +291,11 @@ class Registration:
         return True
 
     def _succeeded(self, granted: int, sent_at: float, now: float) -> None:
+        self.coverage.bound(sent_at + granted, now)
+        steady = (
+            self.state is RegistrationState.REFRESHING and self.coverage.lapsed_at is None and not self.failures
+            and abs(granted - (self.granted or 0)) * 4 <= granted
+        )  # fmt: skip
         self.state = RegistrationState.REGISTERED
         self.failures = self.rounds_423 = self.redirects = 0
         self.granted, self.proven = granted, True
@@ -288,7 +304,11 @@ class Registration:
         self.cause = "short_grant" if granted < self.binding.asked else ""
         self.owner.served(self, now)
         self._schedule(sent_at + refresh_after(granted, self.owner.jitter()), guard_delay(granted))
-        self.emit(now)
+        binding, before = self.binding, self.told
+        told = (self.cause, self.code, self.target, self.realm_seen, self.digest, binding.contact, binding.routes)
+        routine = self.trigger in (Trigger.BEAT, Trigger.GUARD)
+        self.emit(now, unchanged=routine and steady and told == before)
+        self.told = told
 
     def _failed(self, outcome: Outcome, cause: str = "") -> None:
         now = outcome.at
@@ -308,6 +328,7 @@ class Registration:
         longest = self.owner.agent.configuration.reg_retry_interval
         wait = back_off(self.failures, kind, self.owner.jitter(), longest)
         self.not_before = now + outcome.retry_after
+        self.coverage.failed(self.not_before, now)
         self._schedule(max(now + wait, self.not_before), guard_delay(None))
         if kind in (Failure.TRANSIENT, Failure.THROTTLED):
             self.owner.recovery.failed(self.binding.home, self, now)
@@ -329,6 +350,7 @@ class Registration:
         self.cause = "unregistered" if self.account.enabled else "disabled"
         self.next_attempt_at = None
         self.due = NEVER
+        self.coverage.rest(now)
         if not self.binding.stands(now):
             self.binding.lapse()
             self.granted = None
@@ -340,6 +362,7 @@ class Registration:
         """Let the binding lapse: sending is switched off, and only an operator's order goes out."""
         self.held = True
         self.cause = "inactive"
+        self.coverage.rest(now)
         if self.binding.stands(now):
             assert self.binding.until_at is not None
             self.state = RegistrationState.REGISTERED
@@ -366,6 +389,7 @@ class Registration:
     def _depart(self, account: UacAccount, now: float) -> None:
         """The row names another binding: take the old one back with the old credentials, then ask for the new."""
         old = self.binding
+        self.coverage.lost(now)
         self.owner.recovery.forget(old.home, self)
         self.binding = Binding(account, self.owner.agent.entropy)
         self.failures = self.rounds_423 = self.redirects = 0
@@ -392,6 +416,7 @@ class Registration:
         """Nobody can be called over the binding any more: ask for it again instead of the refresh that was planned."""
         if self.exchange is None and self.binding.stands(now) and self._wanted():
             self.cause = "connection_lost"
+            self.coverage.lost(now)
             self.schedule_first(min(at, self.due))
             self.emit(now, final=False)
 
@@ -413,8 +438,8 @@ class Registration:
         self.owner.timers.arm_at(self, at)
 
     # telling
-    def snapshot(self, now: float, final: bool = True) -> RegistrationChanged:
-        binding = self.binding
+    def snapshot(self, now: float, final: bool = True, unchanged: bool = False) -> RegistrationChanged:
+        binding, coverage = self.binding, self.coverage
         return RegistrationChanged(
             l_uuid=self.account.l_uuid, state=self.state, trigger=self.trigger, cause=self.cause, code=self.code,
             reason=self.reason, granted=self.granted, bound_until_at=binding.until_at,
@@ -422,11 +447,16 @@ class Registration:
             call_id=binding.call_id, cseq=binding.cseq, from_tag=binding.from_tag, contact=binding.contact,
             target=self.target, round_trip=self.round_trip, realm_seen=self.realm_seen, final=final, at=now,
             service_route=binding.routes.service_route, path=binding.routes.path,
-            associated_uris=binding.routes.associated_uris, digest=self.digest,
+            associated_uris=binding.routes.associated_uris, digest=self.digest, unchanged=unchanged,
+            covered=coverage.covered, coverable=coverage.coverable, counted_to=coverage.counted_to,
+            lapsed_at=coverage.lapsed_at,
         )  # fmt: skip
 
-    def emit(self, now: float, final: bool = True) -> None:
-        self.owner.agent.events.append(self.snapshot(now, final))
+    def emit(self, now: float, final: bool = True, unchanged: bool = False) -> None:
+        if final:
+            self.told = ()
+        self.owner.agent.events.append(self.snapshot(now, final, unchanged))
+        self.coverage.lapsed_at = None
 
 
 def _host_port(address: tuple[str, int]) -> str:

@@ -148,8 +148,9 @@ class Product:
 
     def registration(self, l_uuid: str) -> dict[str, object]:
         """Return the stored state of an account; empty while there is none."""
-        names = ("state", "cause", "code", "owner_id", "generation", "failures")
-        rows = self.query(f"SELECT {', '.join(names)} FROM trunkmgr_registration WHERE l_uuid = ?", l_uuid)
+        names = ("state", "trigger", "cause", "code", "owner_id", "generation", "failures")
+        columns = ", ".join(f'"{name}"' for name in names)
+        rows = self.query(f"SELECT {columns} FROM trunkmgr_registration WHERE l_uuid = ?", l_uuid)
         return dict(zip(names, rows[0], strict=True)) if rows else {}
 
     def events(self, l_uuid: str) -> list[dict[str, object]]:

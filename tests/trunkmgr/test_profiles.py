@@ -40,7 +40,7 @@ def test_what_is_shipped_is_in_the_table_and_passes_its_own_lint() -> None:
     rows = Profile.objects.filter(shipped=True)
     assert 15 <= rows.count() == len(shipped_profiles.read())
     for row in rows:
-        assert not [each for each in lint.profile(profiles.values_of(row)) if each.error], row.slug
+        assert not [each for each in lint.profile(row.values) if each.error], row.slug
         assert row.about and all(field.source for field in row.fields.all()), row.slug
         for field in row.fields.all():
             field.full_clean()
@@ -61,12 +61,12 @@ def test_a_newer_version_replaces_what_is_shipped_and_nothing_else(monkeypatch: 
     told["ims"]["fields"]["expires"]["value"] = "1234"
     monkeypatch.setattr(shipped_profiles, "read", lambda: told)
     shipped_profiles.load()
-    assert profiles.values_of(ims)["expires"] == "3600", "the same version changes nothing"
+    assert ims.values["expires"] == "3600", "the same version changes nothing"
     told["ims"]["version"] = 2
     shipped_profiles.load()
     ims = Profile.objects.get(slug="ims")
-    assert (ims.version, profiles.values_of(ims)["expires"]) == (2, "1234")
-    assert profiles.values_of(copied)["expires"] == "3600" and copied.origin == "ims 1"
+    assert (ims.version, ims.values["expires"]) == (2, "1234")
+    assert copied.values["expires"] == "3600" and copied.origin == "ims 1"
     assert UacReg.objects.get(pk=kept.pk).expires == 3600, "no trunk is changed by an upgrade"
     assert [each.key for each in profiles.differences(Provider.objects.get(pk=held.pk))] == ["expires@berlin"]
 
@@ -76,7 +76,7 @@ def test_shipped_ones_are_copied_to_be_edited() -> None:
         profiles.save(Profile.objects.get(slug="ims"), [])
     made = profiles.copy(Profile.objects.get(slug="ims"), "our-ims")
     profiles.save(made, [ProfileField(name="expires", value="900", source="call with support")])
-    assert made.version == 2 and profiles.values_of(made) == {"expires": "900"}
+    assert made.version == 2 and made.values == {"expires": "900"}
 
 
 @pytest.mark.parametrize(("values", "says"), [
@@ -238,7 +238,7 @@ def test_a_profile_is_edited_on_one_page(client: Client) -> None:
     assert refused.status_code == 200 and "below the 300 s" in refused.content.decode()
     assert client.post("/admin/trunkmgr/profile/add/", form | {"fields-0-value": "600"}).status_code == 302
     made = Profile.objects.get(slug="own")
-    assert profiles.values_of(made) == {"expires": "600", "min_expires": "300"} and made.version == 1
+    assert made.values == {"expires": "600", "min_expires": "300"} and made.version == 1
     first, second = made.fields.all()
     form |= {"fields-INITIAL_FORMS": "2", "fields-0-id": str(first.pk), "fields-1-id": str(second.pk)}
     changed = client.post(f"/admin/trunkmgr/profile/{made.pk}/change/", form | {
@@ -246,7 +246,7 @@ def test_a_profile_is_edited_on_one_page(client: Client) -> None:
     })
     assert changed.status_code == 302
     made.refresh_from_db()
-    assert profiles.values_of(made) == {"expires": "900"} and made.version == 2
+    assert made.values == {"expires": "900"} and made.version == 2
 
 
 def test_copies_by_the_list_and_who_may_only_look(client: Client) -> None:

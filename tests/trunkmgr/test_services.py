@@ -298,9 +298,9 @@ class TestRecord:
         now = timezone.now()
         refused = registrations.record("w", [
             change("uuid-0", 1, state="registering", trigger="beat", time=now),
-            change("uuid-0", 1, state="registered", final=True, code=200, reason="OK", granted=60, trigger="beat",
+            change("uuid-0", 1, state="registered", news=True, code=200, reason="OK", granted=60, trigger="beat",
                    bound_until_time=now + timedelta(seconds=60), time=now + timedelta(seconds=1), generation=2),
-            change("uuid-1", 1, state="refused", cause="wrong_password", code=401, final=True, who="anna"),
+            change("uuid-1", 1, state="refused", cause="wrong_password", code=401, news=True, who="anna"),
         ])
         assert refused == []
         row = Registration.objects.get(account_id="uuid-0")
@@ -321,7 +321,7 @@ class TestRecord:
         Registration.objects.filter(account_id="uuid-0").update(fence=2)
         Registration.objects.filter(account_id="uuid-1").update(owner=node("other"))
         accounts.remove("uuid-2")
-        refused = registrations.record("w", [change(f"uuid-{n}", 1, final=True) for n in range(3)])
+        refused = registrations.record("w", [change(f"uuid-{n}", 1, news=True) for n in range(3)])
         assert sorted(refused) == ["uuid-0", "uuid-1", "uuid-2"]
         assert set(Registration.objects.values_list("state", flat=True)) == {"unregistered"}
         assert not RegistrationEvent.objects.exists()
@@ -330,7 +330,7 @@ class TestRecord:
     def test_what_a_peer_sends_fits_the_columns(self, worker: Node) -> None:
         hostile = "x\0\udcff" + "ü" * 500
         registrations.record("w", [change(
-            "uuid-0", 1, state="failing", reason=hostile, realm_seen=hostile, contact=hostile * 3, final=True,
+            "uuid-0", 1, state="failing", reason=hostile, realm_seen=hostile, contact=hostile * 3, news=True,
         )])
         row = Registration.objects.get(account_id="uuid-0")
         assert row.reason.startswith("x?ü")
@@ -344,7 +344,7 @@ class TestRecord:
     def test_a_thousand_rows_are_written_in_short_transactions(self, worker: Node) -> None:
         UacReg.objects.bulk_create(account(n) for n in range(10, 1010))
         accounts.add_registrations([f"uuid-{n}" for n in range(10, 1010)])
-        batch = [change(f"uuid-{n}", 1, final=True, contact="sip:x@192.0.2.1:5060") for n in range(10, 1010)]
+        batch = [change(f"uuid-{n}", 1, news=True, contact="sip:x@192.0.2.1:5060") for n in range(10, 1010)]
         registrations.record("w", batch[:200])
         took = []
         for start in range(0, 1000, 200):
@@ -356,7 +356,7 @@ class TestRecord:
         assert RegistrationEvent.objects.count() == 1200
 
     def test_a_chunk_takes_few_queries(self, worker: Node, django_assert_max_num_queries: Any) -> None:
-        batch = [change(f"uuid-{n}", 1, final=True) for n in range(3)]
+        batch = [change(f"uuid-{n}", 1, news=True) for n in range(3)]
         with django_assert_max_num_queries(6):
             registrations.record("w", batch)
 

@@ -17,17 +17,26 @@ def event(hours_ago: float, state: str = "registered", **values: Any) -> Registr
     return RegistrationEvent(l_uuid="one", time=NOW - timedelta(hours=hours_ago), state=state, **{**usual, **values})
 
 
-def spans(*events: RegistrationEvent, silent_since: datetime | None = None) -> list[tuple[str, float]]:
-    found = timeline.spans(events, SINCE, NOW, silent_since)
+def spans(
+    *events: RegistrationEvent, silent_since: datetime | None = None, bound_until: datetime | None = None,
+) -> list[tuple[str, float]]:
+    found = timeline.spans(events, SINCE, NOW, silent_since, bound_until)
     return [(span.shown.value, round(span.seconds / 3600, 2)) for span in found]
 
 
-def test_refreshes_are_one_span_and_begin_with_the_window() -> None:
-    assert spans(*(event(hours) for hours in range(30, -1, -1))) == [("ok", 24.0)]
+def test_a_registered_state_lasts_and_begins_with_the_window() -> None:
+    assert spans(event(30)) == [("ok", 24.0)]
+    assert spans(event(30), event(5, trigger="operator"), bound_until=NOW + timedelta(hours=1)) == [("ok", 24.0)]
 
 
-def test_a_grant_counts_no_longer_than_it_holds() -> None:
-    assert spans(event(10), event(5), event(0.5)) == [("ok", 1.0), ("unk", 4.0), ("ok", 1.0), ("unk", 3.5), ("ok", 0.5)]
+def test_a_binding_that_lapsed_unseen_is_unknown_from_then() -> None:
+    lapsed_time = NOW - timedelta(hours=9)
+    assert spans(event(10), event(5, lapsed_time=lapsed_time)) == [("ok", 1.0), ("unk", 4.0), ("ok", 5.0)]
+    assert spans(event(10), bound_until=lapsed_time) == [("ok", 1.0), ("unk", 9.0)]
+
+
+def test_a_refresh_that_came_a_moment_late_is_no_gap() -> None:
+    assert spans(event(10), event(5, lapsed_time=NOW - timedelta(hours=5, seconds=3))) == [("ok", 10.0)]
 
 
 def test_failures_last_until_the_next_event() -> None:

@@ -33,7 +33,7 @@ class ProviderForm(forms.ModelForm):  # type: ignore[type-arg]
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
         profile = None if self.instance.pk else cleaned.get("profile")
-        told = profiles.values_of(profile) if profile is not None else {}
+        told = profile.values if profile is not None else {}
         if not cleaned.get("domain") and "domain" not in told and not self.has_error("domain"):
             why = ": its profile says none." if profile else "."
             self.add_error("domain", f"Enter the provider's SIP domain{why}")

@@ -29,6 +29,11 @@ class Profile(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def values(self) -> dict[str, str]:
+        """By name of the field."""
+        return {field.name: field.value for field in self.fields.all()}
+
 
 class ProfileField(models.Model):
     """One value of a profile."""

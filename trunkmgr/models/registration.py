@@ -79,6 +79,9 @@ class Registration(models.Model):
         max_length=4096, default="", blank=True,
         help_text="Identities of this account, the usual one first (P-Associated-URI, RFC 7315).",
     )
+    covered = models.FloatField(default=0.0, help_text="Seconds in which a binding stood, up to the counted time.")
+    coverable = models.FloatField(default=0.0, help_text="Seconds in which one could have stood, up to then.")
+    counted_time = models.DateTimeField(null=True, help_text="Empty while no binding is wanted.")
 
     def __str__(self) -> str:
         return f"{self.account_id}: {self.get_state_display()}"
@@ -87,6 +90,7 @@ class Registration(models.Model):
 class RegistrationEvent(models.Model):
     """One thing that happened to a registration; rows are added and never changed.
 
+    A refresh that found all as it was is none: a registered state lasts until the next row or its `lapsed_time`.
     Holds the account's `l_uuid` as text, so that history outlives the account.
     """
 
@@ -102,6 +106,11 @@ class RegistrationEvent(models.Model):
     target = models.CharField(max_length=128, default="", blank=True)
     node = models.CharField(max_length=64, default="", blank=True)
     who = models.CharField(max_length=150, default="", blank=True, help_text="The operator, where one acted.")
+    lapsed_time = models.DateTimeField(
+        null=True, help_text="When the binding before had ended, where nothing told so at the time.",
+    )
+    covered = models.FloatField(null=True, help_text="As the registration counted them at this moment.")
+    coverable = models.FloatField(null=True)
 
     class Meta:
         indexes = [models.Index(fields=["l_uuid", "-time"])]

@@ -20,7 +20,7 @@ def fill_in(account: UacReg, options: UacRegOptions | None = None) -> None:
     account.l_uuid = account.l_uuid or secrets.token_hex(8)
     account.r_domain = account.r_domain or (provider.domain if provider else "")
     if account.pk is None and provider is not None and provider.profile is not None:
-        _as_profile_says(account, options, {field.name: field.value for field in provider.profile.fields.all()})
+        _as_profile_says(account, options, provider.profile.values)
     account.l_username = account.l_username or account.r_username
     account.auth_username = account.auth_username or account.r_username
     if not account.l_domain:

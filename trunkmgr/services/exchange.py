@@ -140,9 +140,13 @@ def _own_values(options: UacRegOptions) -> dict[str, str]:
     }
 
 
+def _providers() -> QuerySet[Provider]:
+    return Provider.objects.select_related("profile").prefetch_related("profile__fields")
+
+
 def _plan(rows: Sequence[FileRow], table: QuerySet[UacReg], progress: Progress | None) -> list[_Row]:
     refusals = _duplicates(rows)
-    providers = {provider.name: provider for provider in Provider.objects.all()}
+    providers = {provider.name: provider for provider in _providers()}
     plan: list[_Row] = []
     for start in range(0, len(rows), _BATCH):
         batch = rows[start:start + _BATCH]

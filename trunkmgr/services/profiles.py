@@ -40,11 +40,6 @@ class Difference:
         return self.l_uuid or "provider"
 
 
-def values_of(profile: Profile) -> dict[str, str]:
-    """Values by field, as they are written."""
-    return {field.name: field.value for field in profile.fields.all()}
-
-
 def save(profile: Profile, fields: Iterable[ProfileField], who: str = "") -> list[lint.Finding]:
     """Write a profile with exactly these fields; return remarks, raise ValidationError for what would do harm."""
     if profile.shipped:
@@ -85,7 +80,7 @@ def fill_in(provider: Provider) -> None:
     if provider.profile is None:
         return
     usual = Provider()
-    for name, value in _wanted(provider, values_of(provider.profile)).items():
+    for name, value in _wanted(provider, provider.profile.values).items():
         if name in PROVIDER and getattr(provider, name) == getattr(usual, name):
             setattr(provider, name, _column(Provider, name, value))
     provider.profile_version = provider.profile.version
@@ -97,7 +92,7 @@ def differences(provider: Provider, profile: Profile | None = None) -> list[Diff
     if profile is None:
         return []
     about = {field.name: field for field in profile.fields.all()}
-    wanted = _wanted(provider, values_of(profile))
+    wanted = _wanted(provider, profile.values)
     found = [
         _difference("", name, getattr(provider, name), wanted[name], about) for name in PROVIDER if name in wanted
     ]

@@ -30,9 +30,12 @@ CHUNK = 100
 _STATE_COLUMNS = (
     "state", "cause", "code", "reason", "trigger", "granted", "bound_until_time", "next_attempt_time", "generation",
     "failures", "call_id", "cseq", "from_tag", "contact", "target", "round_trip", "realm_seen",
-    "service_route", "path", "associated_uris", "digest",
+    "service_route", "path", "associated_uris", "digest", "covered", "coverable", "counted_time",
 )
-_EVENT_COLUMNS = ("state", "trigger", "cause", "code", "reason", "granted", "round_trip", "target", "who")
+_EVENT_COLUMNS = (
+    "state", "trigger", "cause", "code", "reason", "granted", "round_trip", "target", "who", "lapsed_time", "covered",
+    "coverable",
+)
 
 
 def plan_refreshes(now: datetime | None = None) -> dict[str, list[list[Any]]]:
@@ -48,7 +51,7 @@ def record(node: str, changes: Sequence[Mapping[str, Any]]) -> list[str]:
     """Write what the worker `node` saw; return the `l_uuid`s that it does not own (any more).
 
     Each change holds `l_uuid`, `fence`, `time` (aware) and columns of Registration, times as aware datetimes; and
-    where they apply `final` (an exchange ended: append to the history) and `who`. Those of one account apply in order.
+    where they apply `news` (append to the history) and `who`. Those of one account apply in order.
     """
     refused: list[str] = []
     for start in range(0, len(changes), CHUNK):
@@ -79,7 +82,7 @@ def _record(node: str, changes: Sequence[Mapping[str, Any]]) -> list[str]:
                 if name in change:
                     setattr(row, name, fit(Registration, name, change[name]))
             touched[l_uuid] = row
-            if change.get("final"):
+            if change.get("news"):
                 event = RegistrationEvent(l_uuid=l_uuid, time=change["time"], node=node, state=row.state)
                 for name in _EVENT_COLUMNS:
                     if name in change:

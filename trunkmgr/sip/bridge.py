@@ -214,7 +214,7 @@ class Bridge:
             event = self._queue.popleft()
             if isinstance(event, RegistrationChanged):
                 self._states[event.l_uuid] = event
-                if event.final:
+                if is_news(event):
                     if len(self._history) >= HISTORY_LIMIT:
                         self._history.popleft()
                         self._dropped += 1
@@ -363,11 +363,18 @@ class Bridge:
             state=event.state.value, trigger=event.trigger.value, time=clock.time(row.pop("at")),
             bound_until_time=clock.optional_time(row.pop("bound_until_at")),
             next_attempt_time=clock.optional_time(row.pop("next_attempt_at")),
-            fence=self.fences.get(event.l_uuid, 0),
+            counted_time=clock.optional_time(row.pop("counted_to")),
+            lapsed_time=clock.optional_time(row.pop("lapsed_at")),
+            fence=self.fences.get(event.l_uuid, 0), news=is_news(event),
         )
         if event.final and event.trigger is Trigger.OPERATOR:
             row["who"] = self.operators.pop(event.l_uuid, "")
         return row
+
+
+def is_news(event: RegistrationChanged) -> bool:
+    """Whether it goes into the history: an exchange ended, and not as the one before."""
+    return event.final and not event.unchanged
 
 
 def received_uri(transport: str, source: tuple[str, int]) -> str:

@@ -17,6 +17,7 @@ from sipengine.exceptions import ResolutionError
 from sipengine.message.message import Message, parse
 from sipengine.transport.flow import Flow
 from trunkmgr.causes import explain
+from trunkmgr.sip.checkup import spelt
 from trunkmgr.sip.dry_run import PATIENCE, DryRun
 from trunkmgr.sip.snapshot import Trunk
 
@@ -108,9 +109,8 @@ class Preview:
 
 
 def _told(title: str, data: bytes, flow: Flow) -> Result:
-    host, port = flow.remote
     return {
-        "title": title, "goes_to": f"{flow.listener.transport}:{f'[{host}]' if ':' in host else host}:{port}",
+        "title": title, "goes_to": spelt(Target(flow.listener.transport, flow.remote)),
         "text": _DIGEST.sub(rb"\1********", data).decode("utf-8", "replace").replace("\0", "�"),
     }
 

@@ -59,7 +59,7 @@ def calls_going_on(node: str, clock: Clock) -> tuple[list[tuple[str, str, float]
 _RECORD = (
     "account_id", "call_id", "from_tag", "cseq", "contact", "granted", "bound_until_time", "next_attempt_time",
     "generation", "failures", "target", "realm_seen", "code", "reason", "round_trip",
-    "service_route", "path", "associated_uris", "digest",
+    "service_route", "path", "associated_uris", "digest", "covered", "coverable", "counted_time",
 )
 
 
@@ -70,7 +70,7 @@ def binding_records(node: Node, clock: Clock) -> dict[str, BindingRecord]:
 
 
 def _record(row: Mapping[str, Any], clock: Clock) -> BindingRecord:
-    bound, planned = row["bound_until_time"], row["next_attempt_time"]
+    bound, planned, counted = row["bound_until_time"], row["next_attempt_time"], row["counted_time"]
     return BindingRecord(
         call_id=row["call_id"], from_tag=row["from_tag"], cseq=row["cseq"],
         contact=row["contact"], granted=row["granted"],
@@ -78,6 +78,7 @@ def _record(row: Mapping[str, Any], clock: Clock) -> BindingRecord:
         generation=row["generation"], failures=row["failures"], target=row["target"], realm_seen=row["realm_seen"],
         code=row["code"], reason=row["reason"], round_trip=row["round_trip"],
         routes=Routes(row["service_route"], row["path"], row["associated_uris"]), digest=row["digest"],
+        covered=row["covered"], coverable=row["coverable"], counted_to=clock.at(counted) if counted else None,
     )
 
 

@@ -1,7 +1,8 @@
 """A registration's history as people read it: spans of one state, outages, and single events in words.
 
-Works on rows of `RegistrationEvent` and asks no database.  A 200 counts only as long as the binding that it granted:
-where no row follows in time, nobody knows, and the span is Unknown.
+Works on rows of `RegistrationEvent` and asks no database.  Refreshes that changed nothing have no row: a registered
+state lasts until the next row, unless that tells that the binding had lapsed before; then nobody knows, and the span
+between is Unknown.
 """
 
 from __future__ import annotations
@@ -49,16 +50,20 @@ def event_shown(event: RegistrationEvent) -> Shown:
 
 def spans(
     events: Sequence[RegistrationEvent], since: datetime, until: datetime, silent_since: datetime | None,
+    bound_until: datetime | None = None,
 ) -> list[Span]:
-    """Turn events (oldest first, beginning with the last one before `since`) into spans within the window."""
+    """Turn events (oldest first, beginning with the last one before `since`) into spans within the window.
+
+    `bound_until`: when the binding of now ends, that is of the last event.
+    """
     pieces: list[Span] = []
     ends = [*(event.time for event in events[1:]), until]
-    for event, end in zip(events, ends, strict=False):
+    lapses = [*(event.lapsed_time for event in events[1:]), bound_until]
+    for event, end, lapsed in zip(events, ends, lapses, strict=False):
         shown, detail = event_shown(event), event_title(event)
-        lapse = event.time + timedelta(seconds=event.granted or 0) + GRACE
-        if shown is Shown.REGISTERED and event.granted and lapse < end:
-            pieces.append(Span(shown, event.time, lapse, detail))
-            pieces.append(Span(Shown.UNKNOWN, lapse, end, "No news after the binding lapsed"))
+        if shown is Shown.REGISTERED and lapsed is not None and lapsed + GRACE < end:
+            pieces.append(Span(shown, event.time, max(lapsed, event.time), detail))
+            pieces.append(Span(Shown.UNKNOWN, max(lapsed, event.time), end, "No news after the binding lapsed"))
         else:
             pieces.append(Span(shown, event.time, end, detail))
     if silent_since is not None:

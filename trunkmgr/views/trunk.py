@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonR
 from django.shortcuts import redirect, render
 from django.utils import timezone
 
-from trunkmgr import payloads, selectors
+from trunkmgr import coverage, payloads, selectors
 from trunkmgr.causes import CAUSES, UNDER_WAY, Shown, answer
 from trunkmgr.exceptions import NoWorker
 from trunkmgr.models import Call, Registration, RegistrationEvent, UacReg
@@ -102,6 +102,7 @@ def facts(registration: Registration, row: dict[str, Any], now: datetime) -> lis
     granted = f", {registration.granted} s granted" if registration.granted else ""
     told = [
         ("Last grant", f"{account.expires} s asked{granted}", ""),
+        ("Covered", coverage.until(registration, now).told(), ""),
         ("Contact", registration.contact, ""),
         ("Target", registration.target, ""),
         ("Calls go by", registration.service_route, "(Service-Route of the provider)"),
@@ -145,9 +146,11 @@ def history(registration: Registration, now: datetime, window: str) -> dict[str,
     before = RegistrationEvent.objects.filter(l_uuid=registration.account_id, time__lt=since).first()
     if before and len(events) < EVENTS_READ:
         events.insert(0, before)
-    parts = timeline.spans(events, since, now, silent_since if events else None)
+    parts = timeline.spans(events, since, now, silent_since if events else None, registration.bound_until_time)
+    covered = coverage.within(registration, events, since, now)
     return {
         "window": window, "windows": list(timeline.WINDOWS), "summary": timeline.summary(parts),
+        "covered": str(covered), "lost": payloads.duration(covered.lost) if covered.lost >= 1 else "",
         "marks": timeline.marks(parts, since, now, now), "axis": timeline.axis(since, now, now),
         "width": timeline.WIDTH, "height": timeline.FULL_HEIGHT,
     }

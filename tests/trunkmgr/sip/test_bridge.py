@@ -92,13 +92,14 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     return go
 
 
-def test_the_last_state_is_written_and_every_ended_exchange_becomes_history(run: Callable) -> None:
+def test_the_last_state_is_written_and_what_ended_otherwise_becomes_history(run: Callable) -> None:
     async def scenario(bridge: Bridge, database: Database, told: list) -> None:
         bridge.fences["a"] = 3
         events = deque([
             changed("a", State.REGISTERING, final=False), changed("a", State.FAILING, code=503),
             changed("a", State.REGISTERING, final=False), changed("a", cseq=4),
-            changed("a", State.REFRESHING, final=False),
+            changed("a", State.REFRESHING, final=False), changed("a", cseq=5, unchanged=True),
+            changed("a", State.REFRESHING, final=False), changed("a", cseq=6, unchanged=True, counted_to=99.0),
         ])
         bridge.take(events)
         assert not events, "the engine's queue is emptied at once"
@@ -106,9 +107,10 @@ def test_the_last_state_is_written_and_every_ended_exchange_becomes_history(run:
         assert told == [({"a"}, set())]
 
     rows = run(scenario).registrations
-    assert [(row["state"], row["final"], row["fence"]) for row in rows] == [
-        ("failing", True, 3), ("registered", True, 3), ("refreshing", False, 3),
+    assert [(row["state"], row["news"], row["fence"], row["cseq"]) for row in rows] == [
+        ("failing", True, 3, 2), ("registered", True, 3, 4), ("registered", False, 3, 6),
     ]
+    assert (rows[2]["time"] - rows[2]["counted_time"]).total_seconds() == 1.0
     bound, time = rows[1]["bound_until_time"], rows[1]["time"]
     assert (bound - time).total_seconds() == 60.0
     assert time.tzinfo is not None

@@ -13,7 +13,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from trunkmgr import lint, selectors
+from trunkmgr import coverage, lint, selectors
 from trunkmgr.causes import Shown
 from trunkmgr.exceptions import NoWorker
 from trunkmgr.management import trunks
@@ -149,11 +149,13 @@ class Command(OrderCommand):
             "max_calls": own.max_calls, "max_rate": own.max_rate, "note": own.note,
         }
         values["kept_in"] = "UAC_REG_DB_URL" if foreign.is_foreign(account) else "our database"
+        counted = coverage.until(live, now)
         if options["json"]:
             self.json(values | {"registration": trunk.summary() | {
                 "contact": live.contact, "target": live.target, "granted": live.granted, "round_trip": live.round_trip,
                 "realm_seen": live.realm_seen, "trigger": live.trigger, "call_id": live.call_id, "cseq": live.cseq,
                 "service_route": live.service_route, "path": live.path, "associated_uris": live.associated_uris,
+                "covered": counted.covered, "coverable": counted.coverable, "covered_ratio": counted.ratio,
             }})
             return
         self.pairs(values)
@@ -165,6 +167,7 @@ class Command(OrderCommand):
             "caused by": live.get_trigger_display() if live.trigger else "", "failures in a row": live.failures,
             "registrar": live.target, "contact": live.contact, "calls go by (Service-Route)": live.service_route,
             "path": live.path, "identities (P-Associated-URI)": live.associated_uris,
+            "covered": counted.told(),
             "worker": live.owner.name if live.owner else "",
         })
 
