@@ -40,6 +40,8 @@ class Configuration:
     seal_keys: tuple[bytes, ...] = field(default=(), repr=False)
     """32 bytes each, newest first; without one a key is drawn at start and tokens do not survive it."""
     reg_contact_addr: str = ""
+    reg_learn_address: bool = True
+    """Whether a Contact over UDP names the address that the registrar sees us as, where nothing else is configured."""
     reg_retry_interval: int = 0
     """Seconds that a retry of REGISTER waits at most, Retry-After apart; 0: 15 minutes."""
     reg_random_delay: int = 0

@@ -73,6 +73,9 @@ class RegistrationChanged:
     coverable: float = 0.0
     """Seconds since the account is known, up to `counted_to` (`uac.coverage`)."""
     counted_to: float | None = None
+    local_address: str = ""
+    seen_address: str = ""
+    """``host:port`` of our REGISTER, as we and as the registrar saw it (`uac.nat`)."""
     lapsed_at: float | None = None
     """When the binding before had ended, where nothing told so at the time."""
 

@@ -488,6 +488,10 @@ class Env:
         "UAC_REG_CONTACT_ADDR", str, "",
         "host[:port][;parameters] of our Contact; empty takes the address that the route to the provider uses.",
     )
+    reg_learn_address: bool = variable(
+        "UAC_REG_LEARN_ADDRESS", boolean, "1",
+        "Behind NAT: our Contact over UDP names the address that the provider sees us as, unless one is set.",
+    )
     reg_timer_interval: float = variable(
         "UAC_REG_TIMER_INTERVAL", seconds, "10", "Seconds between two ticks of beat, which plan the refreshes.",
     )

@@ -44,9 +44,11 @@ class ClientUser(Protocol):
 class ClientTransaction:
     """Fields of both machines.  `wire` is kept only as long as it may be sent again."""
 
-    __slots__ = ("branch", "due", "flow", "layer", "method", "spent", "state", "user", "wait", "wire")
+    __slots__ = ("branch", "due", "flow", "layer", "method", "spent", "state", "user", "via_line", "wait", "wire")
 
     TABLE: ClassVar[Table]
+    via_line: bytes
+    """Our Via as the last response showed it, which is taken off the message; unset before the first."""
 
     def __init__(
         self, layer: TransactionLayer, branch: bytes, method: bytes, flow: Flow, wire: bytes, user: ClientUser | None

@@ -85,6 +85,7 @@ class TransactionLayer:
             del lines[i], keys[i]
         else:
             lines[i] = b"Via:" + via_line[comma + 1 :]
+        client.via_line = via_line
         client.receive(status, message, now)
 
     def _related(self, sent: Flow, flow: Flow) -> bool:

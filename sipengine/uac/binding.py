@@ -45,6 +45,8 @@ class BindingRecord:
     covered: float = 0.0
     coverable: float = 0.0
     counted_to: float | None = None
+    local_address: str = ""
+    seen_address: str = ""
 
 
 def refresh_after(granted: int, jitter: float) -> float:

@@ -16,6 +16,7 @@ from sipengine.transport.flow import Flow, Listener
 from sipengine.transport.layer import WILDCARDS
 from sipengine.uac.account import UacAccount
 from sipengine.uac.lookup import escape_param, escape_user
+from sipengine.uac.nat import PublicAddress
 from sipengine.uac.routes import NO_ROUTES
 
 _DOMAIN = re.compile(r"[A-Za-z0-9._\-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
@@ -26,8 +27,8 @@ class Binding:
     """One binding at one registrar.  Call-ID and From tag hold for all its REGISTERs, CSeq rises over all of them."""
 
     __slots__ = (
-        "account", "asked", "call_id", "contact", "cseq", "entropy", "from_tag", "redirect", "routes", "target",
-        "until_at",
+        "account", "address", "asked", "call_id", "contact", "cseq", "entropy", "from_tag", "redirect", "routes",
+        "target", "until_at",
     )  # fmt: skip
 
     def __init__(self, account: UacAccount, entropy: Callable[[int], bytes]) -> None:
@@ -44,6 +45,7 @@ class Binding:
         self.redirect: SipUri | None = None
         """Where the registrar sent us (RFC 3261 §8.1.3.4), as long as that works."""
         self.routes = NO_ROUTES
+        self.address = PublicAddress()
         self.target: Target | None = None
         """The server that granted it."""
 
@@ -110,7 +112,7 @@ class Binding:
     def _contact(self, flow: Flow, contact_addr: str) -> str:
         account = self.account
         user = escape_user(account.contact_user or account.l_uuid).decode()
-        uri = f"sip:{user}@{account.contact_addr or contact_addr or flow.sent_by.decode()}"
+        uri = f"sip:{user}@{account.contact_addr or contact_addr or self.address.of(flow)}"
         transport = flow.listener.transport
         if transport != "udp" and ";transport=" not in uri.lower():
             uri += f";transport={transport}"
@@ -122,7 +124,8 @@ class Binding:
         expected = self.account.contact_addr or contact_addr
         if expected:
             return address == expected or address.startswith(expected + ";")
-        host, _, port = address.partition(";")[0].rpartition(":")
+        address = address.partition(";")[0]
+        host, _, port = (self.address.local if address == self.address.named else address).rpartition(":")
         return any(
             str(x.port) == port and (x.host in WILDCARDS or x.host == host.strip("[]")) for x in listeners
         )

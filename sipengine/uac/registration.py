@@ -31,6 +31,7 @@ from sipengine.uac.binding import (
     refresh_after,
 )
 from sipengine.uac.coverage import Coverage
+from sipengine.uac.nat import PublicAddress
 from sipengine.uac.register import Binding, problem_of
 from sipengine.uac.request import Agent, Exchange, Outcome
 from sipengine.uac.routes import Routes
@@ -123,6 +124,8 @@ class Registration:
         self.proven = record.granted is not None
         self.code, self.reason, self.round_trip = record.code, record.reason, record.round_trip
         binding.routes = record.routes
+        named = record.seen_address if record.seen_address in record.contact.partition("@")[2].split(";") else ""
+        binding.address = PublicAddress(record.local_address, record.seen_address, named)
         self.digest = record.digest
         if record.digest and record.digest != "MD5":
             self.owner.agent.strength.learn(self.account.auth_user.encode(), record.realm_seen.encode())
@@ -260,6 +263,8 @@ class Registration:
                 self.binding.routes, self.binding.target = Routes.of(message), outcome.target
                 self.owner.reconnect.bound(account.l_uuid, outcome.flow, now)
                 self._succeeded(granted, outcome.sent_at, now)
+                if self._seen_elsewhere(outcome):
+                    self._begin(Kind.REGISTER, Trigger.RECOVERY, now)
         elif code == 423 and self.rounds_423 < MAX_423 and self._ask_longer(number_of(message, b"Min-Expires")):
             self.rounds_423 += 1
             self.cause = "interval_423"
@@ -269,6 +274,14 @@ class Registration:
             self._begin(Kind.REGISTER, self.trigger, now)
         else:
             self._failed(outcome)
+
+    def _seen_elsewhere(self, outcome: Outcome) -> bool:
+        """Whether the Contact has to name another address than it does."""
+        configuration = self.owner.agent.configuration
+        fixed = self.account.contact_addr or configuration.reg_contact_addr or not configuration.reg_learn_address
+        if fixed or outcome.flow is None:
+            return False
+        return self.binding.address.heard(outcome.via_line, outcome.flow, outcome.at)
 
     def _sent_elsewhere(self, message: Message) -> bool:
         """Take the first Contact that is the provider's, as the server to ask (RFC 3261 §8.1.3.4)."""
@@ -449,7 +462,7 @@ class Registration:
             service_route=binding.routes.service_route, path=binding.routes.path,
             associated_uris=binding.routes.associated_uris, digest=self.digest, unchanged=unchanged,
             covered=coverage.covered, coverable=coverage.coverable, counted_to=coverage.counted_to,
-            lapsed_at=coverage.lapsed_at,
+            lapsed_at=coverage.lapsed_at, local_address=binding.address.local, seen_address=binding.address.seen,
         )  # fmt: skip
 
     def emit(self, now: float, final: bool = True, unchanged: bool = False) -> None:

@@ -87,6 +87,8 @@ class Outcome:
     target: Target | None = None
     flow: Flow | None = None
     """What it was answered over."""
+    via_line: bytes = b""
+    """Our Via as the answer showed it; with an answer."""
     realm_seen: str = ""
     retry_after: int = 0
     detail: str = ""
@@ -218,6 +220,7 @@ class Exchange:
         self.due = NEVER
         self.sent_at: float | None = None
         self._client: ClientTransaction | None = None
+        self._via_line = b""
         self._submission = NOTHING
         """What proves the request that is under way."""
         self._ringing = False
@@ -345,7 +348,7 @@ class Exchange:
         self, now: float, cause: str = "", message: Message | None = None, code: int | None = None, detail: str = ""
     ) -> Outcome:
         return Outcome(
-            now, cause, message, code, self.sent_at, self._target, self._flow, self._realm_seen,
+            now, cause, message, code, self.sent_at, self._target, self._flow, self._via_line, self._realm_seen,
             0 if message is None else retry_after(message), detail, self._digest,
         )
 
@@ -359,6 +362,7 @@ class Exchange:
             return
         assert self._target is not None and self._client is not None
         client, self._client, self._ringing, self.due = self._client, None, False, NEVER
+        self._via_line = client.via_line
         if client.method == b"INVITE" and code < 300:
             # Nobody is there to talk: the call is taken and ended.
             self._hang_up(client, now, message)

@@ -28,7 +28,7 @@ class Trigger(models.TextChoices):
     GUARD = "guard", "Sent by the worker's guard"
     OPERATOR = "operator", "Ordered by an operator"
     CHANGE = "change", "The account changed"
-    RECOVERY = "recovery", "The worker started"
+    RECOVERY = "recovery", "After a start, a lost connection or another address"
 
 
 class Registration(models.Model):
@@ -78,6 +78,10 @@ class Registration(models.Model):
     associated_uris = models.CharField(
         max_length=4096, default="", blank=True,
         help_text="Identities of this account, the usual one first (P-Associated-URI, RFC 7315).",
+    )
+    local_address = models.CharField(max_length=64, default="", blank=True, help_text="host:port of our REGISTER.")
+    seen_address = models.CharField(
+        max_length=64, default="", blank=True, help_text="The same as the registrar saw it: another one behind NAT.",
     )
     covered = models.FloatField(default=0.0, help_text="Seconds in which a binding stood, up to the counted time.")
     coverable = models.FloatField(default=0.0, help_text="Seconds in which one could have stood, up to then.")

@@ -60,6 +60,7 @@ _RECORD = (
     "account_id", "call_id", "from_tag", "cseq", "contact", "granted", "bound_until_time", "next_attempt_time",
     "generation", "failures", "target", "realm_seen", "code", "reason", "round_trip",
     "service_route", "path", "associated_uris", "digest", "covered", "coverable", "counted_time",
+    "local_address", "seen_address",
 )
 
 
@@ -79,6 +80,7 @@ def _record(row: Mapping[str, Any], clock: Clock) -> BindingRecord:
         code=row["code"], reason=row["reason"], round_trip=row["round_trip"],
         routes=Routes(row["service_route"], row["path"], row["associated_uris"]), digest=row["digest"],
         covered=row["covered"], coverable=row["coverable"], counted_to=clock.at(counted) if counted else None,
+        local_address=row["local_address"], seen_address=row["seen_address"],
     )
 
 

@@ -98,6 +98,7 @@ class SipWorker(Worker):
                 rr_from_store_param=env.rr_from_store_param, rr_to_store_param=env.rr_to_store_param,
                 seal_keys=settings.SEAL_KEYS, reg_contact_addr=env.reg_contact_addr,
                 reg_retry_interval=env.reg_retry_interval, reg_random_delay=env.reg_random_delay,
+                reg_learn_address=env.reg_learn_address,
                 default_socket=env.default_socket,
                 # What providers call us by, also where it is the outside of a NAT.
                 aliases=tuple(filter(None, (env.reg_contact_addr.partition(";")[0],))),

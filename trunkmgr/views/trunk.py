@@ -104,6 +104,7 @@ def facts(registration: Registration, row: dict[str, Any], now: datetime) -> lis
         ("Last grant", f"{account.expires} s asked{granted}", ""),
         ("Covered", coverage.until(registration, now).told(), ""),
         ("Contact", registration.contact, ""),
+        ("Seen as", seen_as(registration), "(by the provider: NAT between)"),
         ("Target", registration.target, ""),
         ("Calls go by", registration.service_route, "(Service-Route of the provider)"),
         ("Way to us", registration.path, "(Path, as the provider tells it)"),
@@ -125,6 +126,12 @@ def facts(registration: Registration, row: dict[str, Any], now: datetime) -> lis
         ("Worker", row["worker"] or "none", f"(last beat {payloads.duration(age)} ago)" if row["worker"] else ""),
     ]
     return [(label, value, remark) for label, value, remark in told if value]
+
+
+def seen_as(registration: Registration) -> str:
+    """Our address as the provider sees it, where it is another."""
+    seen = registration.seen_address
+    return f"{seen}, sent from {registration.local_address}" if seen != registration.local_address else ""
 
 
 def secret(l_uuid: str) -> str:
