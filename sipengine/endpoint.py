@@ -198,6 +198,11 @@ class Endpoint:
         return self.proxy.within.going_on.get(l_uuid, 0)
 
     @property
+    def calls(self) -> int:
+        """Calls that go on, of all accounts."""
+        return sum(self.proxy.within.going_on.values())
+
+    @property
     def unanswered(self) -> int:
         """Requests without a final response yet: what a drain waits for."""
         return sum(server.state < COMPLETED for server in self.transactions.servers.values())

@@ -97,6 +97,7 @@ class CallStarted:
 @dataclass(slots=True)
 class CallAnswered:
     key: str
+    l_uuid: str
     at: float
 
 
@@ -105,6 +106,7 @@ class CallEnded:
     """By BYE (`code` is the INVITE's 2xx), a failure, a CANCEL, or because nothing was heard of it for too long."""
 
     key: str
+    l_uuid: str
     code: int
     reason: str
     at: float

@@ -256,7 +256,7 @@ class WithinDialog:
             if not record.answered:
                 record.answered = True
                 if record.mark:
-                    self.core.events.append(CallAnswered(record.mark, now))
+                    self.core.events.append(CallAnswered(record.mark, record.counted, now))
 
     def _note_session(self, record: DialogRecord, message: Message, now: float) -> None:
         """A call with a session timer is kept for its interval and a margin: a BYE may get lost (RFC 4028 §8.2)."""
@@ -275,15 +275,15 @@ class WithinDialog:
         self.going_on[record.counted] = self.going_on.get(record.counted, 0) + 1
 
     def end(self, record: DialogRecord, code: int, reason: str, now: float) -> None:
-        if record.counted:
-            left = self.going_on[record.counted] - 1
+        l_uuid, record.counted = record.counted, ""
+        if l_uuid:
+            left = self.going_on[l_uuid] - 1
             if left:
-                self.going_on[record.counted] = left
+                self.going_on[l_uuid] = left
             else:
-                del self.going_on[record.counted]
-            record.counted = ""
+                del self.going_on[l_uuid]
         if record.mark:
-            self.core.events.append(CallEnded(record.mark, code, reason, now))
+            self.core.events.append(CallEnded(record.mark, l_uuid, code, reason, now))
             record.mark = ""
         if record.numbering is not None and record.numbering.stored:
             self.core.authenticator.forget(record.numbering, now)

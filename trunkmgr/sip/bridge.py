@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -47,6 +47,8 @@ HISTORY_LIMIT = 50_000
 CALLS_LIMIT = 50_000
 DIALOGS_LIMIT = 50_000
 BINDINGS_LIMIT = 50_000
+
+CALL_EVENTS = (CallStarted, CallAnswered, CallEnded)  # `A | B` in isinstance makes a new type each time
 
 Row = dict[str, Any]
 
@@ -146,8 +148,6 @@ class Bridge:
         """Fencing number of each account that this worker owns."""
         self.operators: dict[str, str] = {}
         """Who ordered what comes next with trigger `operator`."""
-        self.going_on: Counter[str] = Counter()
-        """Calls going on, by l_uuid."""
         self._dropped = 0
         self._queue: deque[Event] = deque()
         self._states: dict[str, RegistrationChanged] = {}
@@ -156,7 +156,6 @@ class Bridge:
         self._dialogs: dict[str, DialogShifted | DialogOver] = {}
         """The last that was told of each."""
         self._bindings: dict[str, BindingChanged] = {}
-        self._trunk_of_call: dict[str, str] = {}
         self._moved: set[str] = set()
         self._stale: set[str] = set()
         self._batch = Batch()
@@ -181,11 +180,6 @@ class Bridge:
         events.clear()
         if self._gathering is None:
             self._gathering = asyncio.get_running_loop().call_later(GATHER, self._gather)
-
-    def taken_up(self, key: str, l_uuid: str) -> None:
-        """Count a call as going on: one that started, or that an earlier process left to us."""
-        self._trunk_of_call[key] = l_uuid
-        self.going_on[l_uuid] += 1
 
     def accounts_changed(self, l_uuids: Iterable[str]) -> None:
         """Have the pages told of rows that were added, edited or removed."""
@@ -212,7 +206,9 @@ class Bridge:
             self._gathering = None
         while self._queue:
             event = self._queue.popleft()
-            if isinstance(event, RegistrationChanged):
+            if isinstance(event, CALL_EVENTS):
+                self._call(event)
+            elif isinstance(event, RegistrationChanged):
                 self._states[event.l_uuid] = event
                 if is_news(event):
                     if len(self._history) >= HISTORY_LIMIT:
@@ -220,12 +216,10 @@ class Bridge:
                         self._dropped += 1
                     self._history.append(event)
                 self._on_registration(event)
-            elif isinstance(event, CallStarted | CallAnswered | CallEnded):
-                self._call(event)
-            elif isinstance(event, DialogShifted | DialogOver):
-                self._dialog(event)
             elif isinstance(event, BindingChanged):
                 self._binding(event)
+            elif isinstance(event, DialogShifted | DialogOver):
+                self._dialog(event)
         self._wanted.set()
 
     def _call(self, event: CallStarted | CallAnswered | CallEnded) -> None:
@@ -236,18 +230,12 @@ class Bridge:
                 call_id=event.call_id, l_uuid=event.l_uuid, direction=event.direction, caller=event.caller,
                 callee=event.callee, anonymous=event.anonymous, started_time=moment,
             )
-            self.taken_up(event.key, event.l_uuid)
-        l_uuid = self._trunk_of_call.get(event.key)
-        if l_uuid is not None:
-            self._moved.add(l_uuid)
-        if isinstance(event, CallAnswered):
+        elif isinstance(event, CallAnswered):
             row["answered_time"] = moment
-        elif isinstance(event, CallEnded):
+        else:
             row.update(ended_time=moment, code=event.code, reason=event.reason)
-            if self._trunk_of_call.pop(event.key, None) is not None and l_uuid is not None:
-                self.going_on[l_uuid] -= 1
-                if not self.going_on[l_uuid]:
-                    del self.going_on[l_uuid]
+        if event.l_uuid:
+            self._moved.add(event.l_uuid)
 
     def _dialog(self, event: DialogShifted | DialogOver) -> None:
         if event.key not in self._dialogs and len(self._dialogs) >= DIALOGS_LIMIT:

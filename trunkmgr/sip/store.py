@@ -9,7 +9,7 @@ from sipengine.events import BindingChanged
 from sipengine.message import SipUri
 from sipengine.uac.binding import BindingRecord
 from sipengine.uac.routes import Routes
-from trunkmgr.models import Call, Location, Node, Registration
+from trunkmgr.models import Location, Node, Registration
 from trunkmgr.services import calls, dialogs, locations, nodes, registrations
 from trunkmgr.sip.bridge import Batch
 from trunkmgr.sip.changes import ChangeLog, Patch, read_rows
@@ -49,11 +49,9 @@ def own(node: Node) -> dict[str, int]:
     return nodes.owned(node)
 
 
-def calls_going_on(node: str, clock: Clock) -> tuple[list[tuple[str, str, float]], dict[str, str]]:
-    """Read what an earlier process left of its calls: as `Endpoint.load_dialogs` wants it, and l_uuid by key."""
-    rows = dialogs.going_on(node)
-    keys = Call.objects.filter(key__in=[row.key for row in rows], ended_time=None).values_list("key", "l_uuid")
-    return [(row.key, row.state, clock.at(row.expires_time)) for row in rows], dict(keys)
+def calls_going_on(node: str, clock: Clock) -> list[tuple[str, str, float]]:
+    """Read what an earlier process left of its calls, as `Endpoint.load_dialogs` wants it."""
+    return [(row.key, row.state, clock.at(row.expires_time)) for row in dialogs.going_on(node)]
 
 
 _RECORD = (

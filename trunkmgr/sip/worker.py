@@ -175,7 +175,7 @@ class SipWorker(Worker):
                 Ban(address, rule, self.clock.at(since), self.clock.at(until))
                 for address, rule, since, until in await self.database.run(bans.of_node, self.node)
             )
-            self._take_up_calls(*await self.database.run(store.calls_going_on, self.env.node, self.clock))
+            self._take_up_calls(await self.database.run(store.calls_going_on, self.env.node, self.clock))
             bindings = await self.database.run(store.bindings, self.clock)
             devices = snapshot.devices
             self.endpoint.location.load([each for each in bindings if each.aor in devices], self.server.now())
@@ -407,11 +407,9 @@ class SipWorker(Worker):
             if number % LOAD == LOAD - 1:
                 await asyncio.sleep(0)
 
-    def _take_up_calls(self, states: list[tuple[str, str, float]], calls: Mapping[str, str]) -> None:
+    def _take_up_calls(self, states: list[tuple[str, str, float]]) -> None:
         """Give the engine the calls whose token alone would not do, before anything of them can arrive."""
         known = self.endpoint.load_dialogs(states, self.server.now())
-        for key, l_uuid in calls.items():
-            self.bridge.taken_up(key, l_uuid)
         if lost := len(states) - known:
             log.warning(
                 "%d of %d calls that go on were stored under other TRUNKMGR_SEAL_KEYS. "
@@ -496,7 +494,7 @@ class SipWorker(Worker):
             "registrations": len(self.endpoint.registrations),
             "accounts": self.accounts,
             "bindings": len(self.endpoint.location),
-            "calls": sum(self.bridge.going_on.values()),
+            "calls": self.endpoint.calls,
             "load": self.load(),
             "bans": [ban.address for ban in self.defence.standing(self.clock.now())],
             "hooks_pending": self.steps.pending,

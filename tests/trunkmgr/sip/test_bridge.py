@@ -180,15 +180,13 @@ def test_pages_that_cannot_be_told_do_not_stop_the_writing() -> None:
     assert [row["cseq"] for row in asyncio.run(main()).registrations] == [0, 1, 2]
 
 
-def test_a_call_is_counted_and_its_parts_end_up_in_one_record(run: Callable) -> None:
+def test_the_parts_of_a_call_end_up_in_one_record(run: Callable) -> None:
     async def scenario(bridge: Bridge, database: Database, told: list) -> None:
         started = CallStarted("k", "cid", "a", "in", "sip:caller", "100@pbx", True, 100.0)
         bridge.take(deque([started]))
         await asyncio.sleep(0.05)
-        assert bridge.going_on == {"a": 1}
-        bridge.take(deque([CallAnswered("k", 101.0), CallEnded("k", 200, "OK", 130.0)]))
+        bridge.take(deque([CallAnswered("k", "a", 101.0), CallEnded("k", "a", 200, "OK", 130.0)]))
         await asyncio.sleep(0.05)
-        assert bridge.going_on == {}
         assert told == [(set(), {"a"}), (set(), {"a"})]
 
     database = run(scenario)
@@ -246,16 +244,13 @@ def test_dialogs_wait_for_the_database_within_a_bound(run: Callable, monkeypatch
     run(scenario)
 
 
-def test_a_call_of_before_is_counted_until_it_ends(run: Callable) -> None:
+def test_the_end_of_a_call_of_before_is_written_and_told(run: Callable) -> None:
     async def scenario(bridge: Bridge, database: Database, told: list) -> None:
-        bridge.taken_up("k", "a")
-        assert bridge.going_on == {"a": 1}
-        bridge.take(deque([CallEnded("k", 200, "OK", 1.0)]))
+        bridge.take(deque([CallEnded("k", "a", 200, "OK", 1.0)]))
         await asyncio.sleep(0.05)
-        assert not bridge.going_on
         assert told[-1][1] == {"a"}, "the pages hear of it"
 
-    run(scenario)
+    assert run(scenario).calls["k"]["code"] == 200
 
 
 def test_a_row_that_nobody_can_store_takes_no_dialog_with_it(run: Callable) -> None:

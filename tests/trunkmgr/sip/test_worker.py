@@ -444,12 +444,13 @@ def test_a_restart_takes_up_the_calls_that_were_challenged(
     async def first(stand: Stand) -> None:
         worker, now = stand.worker, stand.worker.server.now()
         record = DialogRecord(worker.endpoint.proxy.dialogs, b"call-id tag", views, now + 3600)
-        record.mark, record.numbering = "0123456789abcdef", Numbering()
+        record.mark, record.l_uuid, record.numbering = "0123456789abcdef", "alice", Numbering()
         record.numbering.directions[1] = Sequence(5, 7)
         state = dialog_state.write(record, worker.endpoint.proxy.sealer)
         worker.endpoint.events += [
             CallStarted(record.mark, "call-id", "alice", "out", "100", "4930", False, now),
-            CallAnswered(record.mark, now), DialogShifted(record.mark, "call-id", "alice", state, now + 3600, now),
+            CallAnswered(record.mark, "alice", now),
+            DialogShifted(record.mark, "call-id", "alice", state, now + 3600, now),
         ]
         worker._on_events()
         row = await eventually(Dialog.objects.first)
@@ -461,7 +462,7 @@ def test_a_restart_takes_up_the_calls_that_were_challenged(
         record = worker.endpoint.proxy.dialogs.find(b"call-id", b"tag")
         assert record is not None and record.views == views
         assert 3500 < record.expires_at - worker.server.now() <= 3600
-        assert worker.bridge.going_on == {"alice": 1}
+        assert worker.endpoint.calls == worker.endpoint.calls_of("alice") == 1
         assert not await sync_to_async(Call.objects.exclude(ended_time=None).exists)()
         worker.endpoint.events.append(DialogOver(record.mark, worker.server.now()))
         worker._on_events()
