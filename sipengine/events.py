@@ -76,6 +76,8 @@ class RegistrationChanged:
     local_address: str = ""
     seen_address: str = ""
     """``host:port`` of our REGISTER, as we and as the registrar saw it (`uac.nat`)."""
+    stale: str = ""
+    """URIs of earlier addresses of ours that the registrar still has, a line each."""
     lapsed_at: float | None = None
     """When the binding before had ended, where nothing told so at the time."""
 

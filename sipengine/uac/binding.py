@@ -5,11 +5,12 @@ Pure functions and values; `registration` drives them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from sipengine.message import Message
-from sipengine.uac.contacts import listed, ours
+from sipengine.uac.contacts import Listed
 from sipengine.uac.routes import NO_ROUTES, Routes
 
 TIMER_F = 32.0
@@ -122,13 +123,13 @@ def retry_after(message: Message) -> int:
     return min(number_of(message, b"Retry-After") or 0, MAX_RETRY_AFTER)
 
 
-def granted_seconds(message: Message, sent: bytes, user: bytes, line: bytes, asked: int) -> int | None:
-    """Seconds that a 200 grants the Contact `sent`; None when it does not hold it.  `user`, `line` as `contacts.ours`.
+def granted_seconds(message: Message, own: Sequence[Listed], asked: int) -> int | None:
+    """Seconds that a 200 grants the Contacts that are ours (`contacts.ours`); None when there is none.
 
     By its own parameter, else by the header Expires, else what was asked for.  Where several rewritten ones may be ours
     the shortest counts: a refresh too early costs a REGISTER, one too late the binding.
     """
     general = number_of(message, b"Expires")
     usual = asked if general is None else general
-    grants = [usual if each.expires is None else each.expires for each in ours(listed(message), sent, user, line)]
+    grants = [usual if each.expires is None else each.expires for each in own]
     return min((min(seconds, MAX_MIN_EXPIRES) for seconds in grants if seconds), default=None)

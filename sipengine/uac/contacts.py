@@ -59,3 +59,9 @@ def ours(contacts: Sequence[Listed], sent: bytes, user: bytes, line: bytes) -> l
     except ProtocolError:
         return found
     return [each for each in found if each.uri.equivalent(uri)] or found
+
+
+def stale(contacts: Sequence[Listed], own: Sequence[Listed], user: bytes, line: bytes) -> list[Listed]:
+    """Those that carry our key without being the binding of now: earlier addresses of ours that the registrar kept."""
+    kept = [each for each in contacts if each not in own and each.expires != 0 and each.text.isascii()]
+    return [each for each in kept if (each.line == line if line else each.user == user)]

@@ -28,7 +28,7 @@ class Binding:
 
     __slots__ = (
         "account", "address", "asked", "call_id", "contact", "cseq", "entropy", "from_tag", "redirect", "routes",
-        "target", "until_at",
+        "stale", "takes_back", "target", "until_at",
     )  # fmt: skip
 
     def __init__(self, account: UacAccount, entropy: Callable[[int], bytes]) -> None:
@@ -46,6 +46,10 @@ class Binding:
         """Where the registrar sent us (RFC 3261 §8.1.3.4), as long as that works."""
         self.routes = NO_ROUTES
         self.address = PublicAddress()
+        self.stale: tuple[str, ...] = ()
+        """URIs of earlier addresses of ours that the registrar still has."""
+        self.takes_back: tuple[str, ...] = ()
+        """Those that the next REGISTER removes."""
         self.target: Target | None = None
         """The server that granted it."""
 
@@ -103,9 +107,9 @@ class Binding:
             # RFC 3261 §10.2.2: our Contact, not `*`, which would take other devices of the account with it.
             return [*headers, (b"Contact", f"<{old}>;expires=0".encode()), (b"Expires", b"0")]
         headers.append((b"Contact", f"<{contact}>".encode()))
-        if old != contact and self.until_at is not None:
-            # Our address changed: the same REGISTER takes the old Contact back.
-            headers.append((b"Contact", f"<{old}>;expires=0".encode()))
+        # Our address changed: the same REGISTER takes the old Contact back.
+        gone = (old, *self.takes_back) if old != contact and self.until_at is not None else self.takes_back
+        headers += [(b"Contact", f"<{uri}>;expires=0".encode()) for uri in gone]
         self.contact = contact
         return [*headers, (b"Expires", b"%d" % expires)]
 

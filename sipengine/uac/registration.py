@@ -30,6 +30,7 @@ from sipengine.uac.binding import (
     number_of,
     refresh_after,
 )
+from sipengine.uac.contacts import listed, ours, stale
 from sipengine.uac.coverage import Coverage
 from sipengine.uac.nat import PublicAddress
 from sipengine.uac.register import Binding, problem_of
@@ -47,6 +48,8 @@ LOST = 900.0
 """Seconds after which an exchange that never ended counts as lost."""
 MAX_423 = 3
 MAX_REDIRECTS = 5
+MAX_STALE = 10
+"""Earlier addresses of ours that are told, and taken back in one REGISTER."""
 
 _REFUSED_CAUSES = frozenset({
     "wrong_password", "realm_mismatch", "no_password", "auth_unsupported", "weaker_digest", "bad_row",
@@ -203,6 +206,7 @@ class Registration:
         self.kind = kind
         if kind is Kind.REGISTER:
             self.coverage.begin(now)
+            binding.takes_back = binding.stale if trigger is Trigger.OPERATOR else ()
         self.exchange = self.owner.exchange(
             binding, 0 if kind is Kind.UNREGISTER else binding.asked, trigger, self._sent, self._ended
         )
@@ -256,7 +260,10 @@ class Registration:
             account = self.account
             user = (account.contact_user or account.l_uuid).encode()
             line = account.l_uuid.encode() if account.contact_user else b""
-            granted = granted_seconds(message, self.binding.contact.encode(), user, line, self.binding.asked)
+            contacts = listed(message)
+            own = ours(contacts, self.binding.contact.encode(), user, line)
+            granted = granted_seconds(message, own, self.binding.asked)
+            self.binding.stale = tuple(each.text.decode() for each in stale(contacts, own, user, line)[:MAX_STALE])
             if granted is None or outcome.sent_at is None:
                 self._failed(outcome, "no_binding")
             else:
@@ -318,7 +325,10 @@ class Registration:
         self.owner.served(self, now)
         self._schedule(sent_at + refresh_after(granted, self.owner.jitter()), guard_delay(granted))
         binding, before = self.binding, self.told
-        told = (self.cause, self.code, self.target, self.realm_seen, self.digest, binding.contact, binding.routes)
+        told = (
+            self.cause, self.code, self.target, self.realm_seen, self.digest, binding.contact, binding.routes,
+            binding.stale,
+        )  # fmt: skip
         routine = self.trigger in (Trigger.BEAT, Trigger.GUARD)
         self.emit(now, unchanged=routine and steady and told == before)
         self.told = told
@@ -462,7 +472,8 @@ class Registration:
             service_route=binding.routes.service_route, path=binding.routes.path,
             associated_uris=binding.routes.associated_uris, digest=self.digest, unchanged=unchanged,
             covered=coverage.covered, coverable=coverage.coverable, counted_to=coverage.counted_to,
-            lapsed_at=coverage.lapsed_at, local_address=binding.address.local, seen_address=binding.address.seen,
+            lapsed_at=coverage.lapsed_at, stale="\n".join(binding.stale),
+            local_address=binding.address.local, seen_address=binding.address.seen,
         )  # fmt: skip
 
     def emit(self, now: float, final: bool = True, unchanged: bool = False) -> None:

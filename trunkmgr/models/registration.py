@@ -83,6 +83,9 @@ class Registration(models.Model):
     seen_address = models.CharField(
         max_length=64, default="", blank=True, help_text="The same as the registrar saw it: another one behind NAT.",
     )
+    stale = models.TextField(
+        default="", blank=True, help_text="Earlier addresses of ours that the provider still has, a line each.",
+    )
     covered = models.FloatField(default=0.0, help_text="Seconds in which a binding stood, up to the counted time.")
     coverable = models.FloatField(default=0.0, help_text="Seconds in which one could have stood, up to then.")
     counted_time = models.DateTimeField(null=True, help_text="Empty while no binding is wanted.")

@@ -31,7 +31,7 @@ _STATE_COLUMNS = (
     "state", "cause", "code", "reason", "trigger", "granted", "bound_until_time", "next_attempt_time", "generation",
     "failures", "call_id", "cseq", "from_tag", "contact", "target", "round_trip", "realm_seen",
     "service_route", "path", "associated_uris", "digest", "covered", "coverable", "counted_time",
-    "local_address", "seen_address",
+    "local_address", "seen_address", "stale",
 )
 _EVENT_COLUMNS = (
     "state", "trigger", "cause", "code", "reason", "granted", "round_trip", "target", "who", "lapsed_time", "covered",

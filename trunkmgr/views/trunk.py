@@ -104,6 +104,7 @@ def facts(registration: Registration, row: dict[str, Any], now: datetime) -> lis
         ("Last grant", f"{account.expires} s asked{granted}", ""),
         ("Covered", coverage.until(registration, now).told(), ""),
         ("Contact", registration.contact, ""),
+        ("Old addresses", ", ".join(registration.stale.split()), "(still bound; Register now takes them back)"),
         ("Seen as", seen_as(registration), "(by the provider: NAT between)"),
         ("Target", registration.target, ""),
         ("Calls go by", registration.service_route, "(Service-Route of the provider)"),

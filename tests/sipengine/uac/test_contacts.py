@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from sipengine.events import RegistrationState as State
-from sipengine.message import parse
+from sipengine.message import Message, parse
 from sipengine.uac.binding import granted_seconds
-from sipengine.uac.contacts import listed, ours
-from tests.sipengine.uac.registrar import Network, account, granting
+from sipengine.uac.contacts import listed, ours, stale
+from tests.sipengine.uac.registrar import Network, Reply, account, granting
 
 pytestmark = [pytest.mark.checklist("H4"), pytest.mark.rfc("3261", "10.2.4")]
 
@@ -40,7 +40,8 @@ def answer(*contacts: str) -> bytes:
 def test_the_contact_that_was_sent_counts_and_of_rewritten_ones_the_shortest(
     contacts: tuple[str, ...], seconds: int | None
 ) -> None:
-    assert granted_seconds(parse(answer(*contacts)), SENT, b"acc1", b"", 600) == seconds
+    message = parse(answer(*contacts))
+    assert granted_seconds(message, ours(listed(message), SENT, b"acc1", b""), 600) == seconds
 
 
 @pytest.mark.parametrize(("contacts", "ours_are"), [
@@ -69,3 +70,39 @@ def test_a_shrunken_grant_beside_an_earlier_address_is_refreshed_in_time() -> No
     assert (last.state, last.granted) == (State.REGISTERED, 60)
     network.run(60)
     assert network.sent[-1].at - last.at < 60
+
+
+@pytest.mark.parametrize(("sent", "user", "line", "contacts", "stale_are"), [
+    (SENT, b"acc1", b"", ("<sip:acc1@192.0.2.1:5060>", "<sip:acc1@10.0.0.1>", "<sip:phone@10.0.0.1>"), [1]),
+    (SENT, b"acc1", b"", ("<sip:acc1@192.0.2.1:5060>", "<sip:acc1@10.0.0.1>;expires=0"), []),
+    (NUMBER, b"4930", b"acc1", (
+        "<sip:4930@192.0.2.1:5060;line=acc1>", "<sip:4930@10.0.0.1;line=acc1>", "<sip:4930@10.0.0.1;line=acc2>",
+    ), [1]),
+])  # fmt: skip
+def test_earlier_addresses_of_ours(
+    sent: bytes, user: bytes, line: bytes, contacts: tuple[str, ...], stale_are: list[int]
+) -> None:
+    found = listed(parse(answer(*contacts)))
+    assert stale(found, ours(found, sent, user, line), user, line) == [found[number] for number in stale_are]
+
+
+def test_an_operators_register_takes_earlier_addresses_back() -> None:
+    kept = ["<sip:acc000001@203.0.113.9>;expires=2000", "<sip:phone@203.0.113.9>;expires=2000"]
+
+    def answer_with_old(message: Message) -> Reply:
+        removed = [value.decode().partition(";expires=0")[0] for value in message.get_all(b"Contact")[1:]]
+        kept[:] = [contact for contact in kept if contact.partition(";")[0] not in removed]
+        code, reason, headers = granting()(message) or (500, "", [])
+        return code, reason, [*headers, *(f"Contact: {contact}" for contact in kept)]
+
+    network = Network(answer_with_old)
+    network.registrations.change(account(), network.now)
+    network.run(700)
+    assert len(network.sent) == 2 and network.last().stale == "sip:acc000001@203.0.113.9"
+    assert all(len(sent.message.get_all(b"Contact")) == 1 for sent in network.sent), "nothing goes unasked"
+    network.registrations.register("acc000001", network.now)
+    network.run(1)
+    assert network.sent[-1].message.get_all(b"Contact")[1:] == [b"<sip:acc000001@203.0.113.9>;expires=0"]
+    assert network.last().stale == "" and kept == ["<sip:phone@203.0.113.9>;expires=2000"]
+    network.run(700)
+    assert len(network.sent[-1].message.get_all(b"Contact")) == 1

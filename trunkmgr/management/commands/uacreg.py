@@ -152,7 +152,8 @@ class Command(OrderCommand):
         counted = coverage.until(live, now)
         if options["json"]:
             self.json(values | {"registration": trunk.summary() | {
-                "contact": live.contact, "target": live.target, "granted": live.granted, "round_trip": live.round_trip,
+                "contact": live.contact, "stale": live.stale.split(),
+                "target": live.target, "granted": live.granted, "round_trip": live.round_trip,
                 "realm_seen": live.realm_seen, "trigger": live.trigger, "call_id": live.call_id, "cseq": live.cseq,
                 "service_route": live.service_route, "path": live.path, "associated_uris": live.associated_uris,
                 "covered": counted.covered, "coverable": counted.coverable, "covered_ratio": counted.ratio,
@@ -165,7 +166,9 @@ class Command(OrderCommand):
             "why": trunk.sentence or trunk.why, "what to do": trunk.fix, "last answer": trunk.answer,
             "expires in": until(live.bound_until_time, now), "next attempt": until(live.next_attempt_time, now),
             "caused by": live.get_trigger_display() if live.trigger else "", "failures in a row": live.failures,
-            "registrar": live.target, "contact": live.contact, "calls go by (Service-Route)": live.service_route,
+            "registrar": live.target, "contact": live.contact,
+            "earlier contacts (still bound)": live.stale.replace("\n", " "),
+            "calls go by (Service-Route)": live.service_route,
             "path": live.path, "identities (P-Associated-URI)": live.associated_uris,
             "covered": counted.told(),
             "worker": live.owner.name if live.owner else "",
