@@ -167,7 +167,7 @@ class Command(OrderCommand):
             "expires in": until(live.bound_until_time, now), "next attempt": until(live.next_attempt_time, now),
             "caused by": live.get_trigger_display() if live.trigger else "", "failures in a row": live.failures,
             "registrar": live.target, "contact": live.contact,
-            "earlier contacts (still bound)": live.stale.replace("\n", " "),
+            "earlier contacts, still bound": live.stale.replace("\n", " "),
             "calls go by (Service-Route)": live.service_route,
             "path": live.path, "identities (P-Associated-URI)": live.associated_uris,
             "covered": counted.told(),
