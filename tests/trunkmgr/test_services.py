@@ -410,6 +410,15 @@ class TestCalls:
         assert Call.objects.count() == 2
         assert selectors.calls_going_on() == []
 
+    def test_texts_of_the_network_are_made_fit_each_for_itself(self) -> None:
+        usual = {"call_id": "c", "l_uuid": "u", "direction": "in", "started_time": timezone.now()}
+        calls.record("w", [
+            {**usual, "key": "k1", "caller": "+4930"}, {**usual, "key": "k2", "caller": "Zoë\0"},
+            {**usual, "key": "k3", "caller": "x" * 300},
+        ])
+        stored = Call.objects.order_by("key").values_list("caller", flat=True)
+        assert list(stored) == ["+4930", "Zoë", "x" * 128]
+
 
 class TestDialogs:
     def row(self, key: str, **columns: Any) -> dict[str, Any]:
