@@ -82,6 +82,33 @@ class RegistrationChanged:
     """When the binding before had ended, where nothing told so at the time."""
 
 
+class Reachability(StrEnum):
+    """What OPTIONS tell of an account's server."""
+
+    UNKNOWN = "unknown"
+    REACHABLE = "reachable"
+    UNREACHABLE = "unreachable"
+
+
+@dataclass(slots=True)
+class QualifyChanged:
+    """The server of an account began or ceased to answer OPTIONS; or it answers as before, once a minute at most."""
+
+    l_uuid: str
+    state: Reachability
+    cause: str
+    """`options_silent`, `options_busy` or `options_answered` where that is news; else empty."""
+    code: int | None
+    reason: str
+    """Of the answer; or what kept the OPTIONS from being answered."""
+    target: str
+    """``transport:host:port`` that was asked."""
+    round_trip: float | None
+    answered_at: float | None
+    """Of the last answer."""
+    at: float
+
+
 @dataclass(slots=True)
 class CallStarted:
     """An INVITE of a new call was relayed."""
@@ -186,6 +213,6 @@ class Target:
 
 
 Event = (
-    RegistrationChanged | CallStarted | CallAnswered | CallEnded | DialogShifted | DialogOver | BindingChanged
-    | ResolutionWanted
+    RegistrationChanged | QualifyChanged | CallStarted | CallAnswered | CallEnded | DialogShifted | DialogOver
+    | BindingChanged | ResolutionWanted
 )

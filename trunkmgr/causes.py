@@ -156,6 +156,17 @@ CAUSES: dict[str, Cause] = {
         Shown.REFRESHING, "Connection ended", "The connection that we registered over has ended.",
         "Done by itself: we register again. Often? A firewall on the way may cut quiet connections.",
     ),
+    "options_silent": Cause(
+        Shown.REFRESHING, "No answer to OPTIONS", "{target} no longer answers OPTIONS.",
+        "Done by itself: we register again, at the next server where the provider has one.",
+    ),
+    "options_busy": Cause(
+        Shown.REFRESHING, "503 to OPTIONS", "{target} answers OPTIONS by 503: it is too busy.",
+        "Nothing to do, calls go on. Over an hour: call the provider.",
+    ),
+    "options_answered": Cause(
+        Shown.REGISTERED, "Answers OPTIONS again", "{target} answers OPTIONS again.", "Nothing to do.",
+    ),
     "nat_changed": Cause(
         Shown.REFRESHING, "Our address changed", "The provider now sees another address of ours.",
         "Done by itself. Often? Ask for a fixed address or use TCP/TLS.",

@@ -30,6 +30,8 @@ class UacAccount:
     """``proto:ip:port``; empty: the first listener that reaches the target."""
     digest_minimum: str = ""
     """Weakest digest that it answers, ``MD5`` or ``SHA-256``; empty: as strong as the provider's was before."""
+    qualify: int = 0
+    """Seconds between two OPTIONS to the server that holds the binding (`uac.qualify`); 0: none."""
     problem: str = ""
     """Cause key of what keeps the host from giving a usable value; such an account sends nothing."""
 

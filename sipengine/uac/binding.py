@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from sipengine.events import Reachability
 from sipengine.message import Message
 from sipengine.uac.contacts import Listed
 from sipengine.uac.routes import NO_ROUTES, Routes
@@ -48,6 +49,7 @@ class BindingRecord:
     counted_to: float | None = None
     local_address: str = ""
     seen_address: str = ""
+    reachability: Reachability = Reachability.UNKNOWN
 
 
 def refresh_after(granted: int, jitter: float) -> float:

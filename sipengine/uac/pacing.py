@@ -21,6 +21,8 @@ class Priority(IntEnum):
     ANSWER = 1
     """Repeats with credentials: finishing what was begun keeps nonces fresh and frees it before more is begun."""
     ROUTINE = 2
+    PROBE = 3
+    """What may wait as long as there is anything else."""
 
 
 class _Bucket:
@@ -31,7 +33,7 @@ class _Bucket:
         self.tokens = burst
         self.updated_at = now
         self.slowed_at = -inf
-        self.queues: tuple[deque[Send], ...] = (deque(), deque(), deque())
+        self.queues: tuple[deque[Send], ...] = tuple(deque() for _ in Priority)
 
     def waiting(self) -> bool:
         return any(self.queues)

@@ -232,7 +232,7 @@ class Registration:
         if outcome.message is not None and outcome.sent_at is not None:
             self.round_trip = now - outcome.sent_at
         if outcome.target is not None:
-            self.target = f"{outcome.target.transport}:{_host_port(outcome.target.address)}"
+            self.target = target_text(outcome.target)
         self.realm_seen = outcome.realm_seen or self.realm_seen
         self.digest = outcome.digest or self.digest
         if exchange is not None and exchange.sent_at is not None:
@@ -437,11 +437,22 @@ class Registration:
 
     def connection_lost(self, at: float, now: float) -> None:
         """Nobody can be called over the binding any more: ask for it again instead of the refresh that was planned."""
-        if self.exchange is None and self.binding.stands(now) and self._wanted():
-            self.cause = "connection_lost"
+        if self._holds(now):
             self.coverage.lost(now)
-            self.schedule_first(min(at, self.due))
-            self.emit(now, final=False)
+            self._ask_again("connection_lost", at, now)
+
+    def server_silent(self, cause: str, now: float) -> None:
+        """The server ceased to answer OPTIONS: ask for the binding now, of the next server where there is one."""
+        if self._holds(now) and not self.failures:
+            self._ask_again(cause, now, now)
+
+    def _holds(self, now: float) -> bool:
+        return self.exchange is None and self.binding.stands(now) and self._wanted()
+
+    def _ask_again(self, cause: str, at: float, now: float) -> None:
+        self.cause = cause
+        self.schedule_first(min(at, self.due))
+        self.emit(now, final=False)
 
     # time
     def schedule_first(self, at: float, trigger: Trigger = Trigger.RECOVERY) -> None:
@@ -483,12 +494,14 @@ class Registration:
         self.coverage.lapsed_at = None
 
 
-def _host_port(address: tuple[str, int]) -> str:
-    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+def target_text(target: Target) -> str:
+    """Write a target as events have it: ``transport:host:port``."""
+    host, port = target.address
+    return f"{target.transport}:[{host}]:{port}" if ":" in host else f"{target.transport}:{host}:{port}"
 
 
 def _target(text: str) -> Target | None:
-    """Read `transport:host:port`, as an event has it."""
+    """Read what `target_text` wrote."""
     transport, _, rest = text.partition(":")
     host, _, port = rest.rpartition(":")
     return Target(transport, (host.strip("[]"), int(port))) if host and port.isdigit() else None

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sipengine.events import RegistrationChanged, RegistrationState, Target, Trigger
+from sipengine.events import Reachability, RegistrationChanged, RegistrationState, Target, Trigger
 from sipengine.timerqueue import TimerQueue
 from sipengine.transport.flow import Flow
 from sipengine.uac.account import UacAccount
 from sipengine.uac.binding import BindingRecord
 from sipengine.uac.digest import Credentials
 from sipengine.uac.pacing import Pacing, Priority
+from sipengine.uac.qualify import Qualify
 from sipengine.uac.reconnect import Reconnect
 from sipengine.uac.recovery import Recovery
 from sipengine.uac.register import Binding
@@ -31,6 +32,7 @@ class Registrations:
         self.reconnect = Reconnect()
         self.requests = Requests(agent, self.pacing, agent.configuration.default_socket)
         self.recovery: Recovery[Registration] = Recovery()
+        self.qualify = Qualify(self)
         self.active = True
         """False: only operators' orders are sent (the seed's `reg_active`); `switch` changes it."""
         self._all: dict[str, Registration] = {}
@@ -47,6 +49,7 @@ class Registrations:
         registration = self._all[account.l_uuid] = Registration(self, account)
         if record is not None:
             registration.resume(record, now)
+        self.qualify.load(registration, Reachability.UNKNOWN if record is None else record.reachability, now)
         binding = registration.binding
         if not account.enabled or account.expires <= 0:
             registration.want(Kind.UNREGISTER, Trigger.RECOVERY, now)
@@ -78,6 +81,7 @@ class Registrations:
                 registration.want(Kind.REGISTER, Trigger.CHANGE, now)
         else:
             registration.change(account, now)
+        self.qualify.follow(registration, now)
 
     def remove(self, l_uuid: str, now: float) -> None:
         """Un-REGISTER a deleted account, then forget it."""
@@ -159,12 +163,20 @@ class Registrations:
         """A provider took a binding: who failed with it need not wait for their own next attempt."""
         for other in self.recovery.served(registration.binding.home, registration, now):
             other.provider_serves(now)
+        self.qualify.bound(registration, now)
 
     def forget(self, registration: Registration) -> None:
         self.recovery.forget(registration.binding.home, registration)
         if self._all.get(registration.account.l_uuid) is registration:
             del self._all[registration.account.l_uuid]
             self.reconnect.forget(registration.account.l_uuid)
+            self.qualify.forget(registration.account.l_uuid)
+
+    def credentials(self, account: UacAccount) -> Credentials:
+        return Credentials(
+            account.auth_user.encode(), account.auth_password.encode(), account.auth_ha1.encode(),
+            weakest=account.digest_minimum.encode(),
+        )
 
     def exchange(
         self, binding: Binding, expires: int, trigger: Trigger,
@@ -174,11 +186,7 @@ class Registrations:
         request = Request(
             b"REGISTER", binding.ruri, binding.route,
             lambda flow: binding.headers(expires, flow, self.agent.configuration.reg_contact_addr),
-            Credentials(
-                account.auth_user.encode(), account.auth_password.encode(), account.auth_ha1.encode(),
-                weakest=account.digest_minimum.encode(),
-            ),
-            account.realm, account.socket,
+            self.credentials(account), account.realm, account.socket,
             Priority.OPERATOR if trigger is Trigger.OPERATOR else Priority.ROUTINE,
         )  # fmt: skip
         return Exchange(self.requests, request, on_sent, on_done)

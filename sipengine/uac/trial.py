@@ -15,12 +15,12 @@ from sipengine.events import Target, Trigger
 from sipengine.transport.flow import Flow
 from sipengine.uac.account import UacAccount
 from sipengine.uac.digest import Credentials
-from sipengine.uac.lookup import escape_user
 from sipengine.uac.pacing import Priority
+from sipengine.uac.qualify import options as options_request
 from sipengine.uac.register import Binding
 from sipengine.uac.registration import ignore_time
 from sipengine.uac.registrations import Registrations
-from sipengine.uac.request import Exchange, Headers, Outcome, Request
+from sipengine.uac.request import Exchange, Headers, Outcome
 
 EXPIRES = 60
 """Seconds that a trial asks for: when its removal is lost, it lives no longer than this."""
@@ -72,19 +72,8 @@ def options(
     registrations: Registrations, account: UacAccount, target: Target, timeout: float, on_done: OnDone,
 ) -> Exchange:
     """Ask one server for a sign of life as the account; any answer is one, so a challenge gets no credentials."""
-    entropy = registrations.agent.entropy
-    aor = b"<sip:%b@%b>" % (escape_user(account.r_username), account.r_domain.encode())
-    ruri = b"sip:" + account.r_domain.encode()
-    call_id, tag = entropy(12).hex().encode(), entropy(6).hex().encode()
-
-    def headers(flow: Flow) -> Headers:
-        return [
-            (b"From", aor + b";tag=" + tag), (b"To", b"<%b>" % ruri), (b"Call-ID", call_id), (b"CSeq", b"1 OPTIONS"),
-            (b"Accept", b"application/sdp"),
-        ]  # fmt: skip
-
-    request = Request(
-        b"OPTIONS", ruri, ruri, headers, Credentials(b"", b""), socket=account.socket, priority=Priority.OPERATOR,
-        timeout=timeout, targets=(target,),
+    request = options_request(
+        account, registrations.agent.entropy, Credentials(b"", b""), b"sip:" + account.r_domain.encode(), timeout,
+        Priority.OPERATOR, (target,),
     )
     return Exchange(registrations.requests, request, ignore_time, on_done)

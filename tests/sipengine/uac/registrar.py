@@ -11,7 +11,7 @@ from hashlib import md5
 
 from sipengine.configuration import Configuration
 from sipengine.endpoint import Endpoint
-from sipengine.events import RegistrationChanged, ResolutionWanted
+from sipengine.events import QualifyChanged, RegistrationChanged, ResolutionWanted
 from sipengine.message import Message, parse
 from sipengine.transport.flow import Flow
 from sipengine.uac.account import UacAccount
@@ -65,6 +65,7 @@ class Network:
     sent: list[Sent] = field(default_factory=list)
     events: list[RegistrationChanged] = field(default_factory=list)
     wanted: list[ResolutionWanted] = field(default_factory=list)
+    qualified: list[QualifyChanged] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         counter = itertools.count(self.seed)
@@ -93,6 +94,8 @@ class Network:
             event = self.endpoint.events.popleft()
             if isinstance(event, RegistrationChanged):
                 self.events.append(event)
+            elif isinstance(event, QualifyChanged):
+                self.qualified.append(event)
             elif isinstance(event, ResolutionWanted):
                 self.wanted.append(event)
 
@@ -164,18 +167,18 @@ def challenging(
 
     def answer(message: Message) -> Reply:
         value = message.get(answer_name)
-        if value is not None and is_right(value.decode(), password):
+        if value is not None and is_right(value.decode(), password, message.method.decode()):
             return then(message)
         return code, "Unauthorized", [f'{name}: Digest realm="{realm}", nonce="{prefix}{next(nonces)}", qop="auth"']
 
     return answer
 
 
-def is_right(value: str, password: str) -> bool:
+def is_right(value: str, password: str, method: str = "REGISTER") -> bool:
     """Check a digest with code of our own: MD5, qop auth."""
     field = dict(re.findall(r'(\w+)="?([^",]*)"?', value))
     ha1 = _md5(f"{field['username']}:{field['realm']}:{password}")
-    ha2 = _md5(f"REGISTER:{field['uri']}")
+    ha2 = _md5(f"{method}:{field['uri']}")
     middle = f"{field['nonce']}:{field['nc']}:{field['cnonce']}:{field['qop']}"
     return field["response"] == _md5(f"{ha1}:{middle}:{ha2}")
 
