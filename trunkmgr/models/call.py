@@ -13,8 +13,8 @@ class Call(models.Model):
         OUTBOUND = "out", "Out"
 
     key = models.CharField(max_length=32, unique=True, help_text="Drawn by the engine for each response context.")
-    call_id = models.CharField(max_length=255, db_index=True)
-    l_uuid = models.CharField(max_length=64, db_index=True)
+    call_id = models.CharField(max_length=255)
+    l_uuid = models.CharField(max_length=64)
     direction = models.CharField(max_length=3, choices=Direction.choices)
     caller = models.CharField(max_length=128, default="", blank=True)
     callee = models.CharField(max_length=128, default="", blank=True)
