@@ -192,6 +192,19 @@ class BindingChanged:
 
 
 @dataclass(slots=True)
+class Departed:
+    """A binding that no account names any more is gone, or as good as that: `Registrations.depart` need not hear of it
+    again.
+    """
+
+    l_uuid: str
+    """Of the account that had it."""
+    call_id: str
+    """Of its REGISTERs."""
+    at: float
+
+
+@dataclass(slots=True)
 class ResolutionWanted:
     """The core needs addresses; the host answers with `Endpoint.resolved(query, …)`."""
 
@@ -214,5 +227,5 @@ class Target:
 
 Event = (
     RegistrationChanged | QualifyChanged | CallStarted | CallAnswered | CallEnded | DialogShifted | DialogOver
-    | BindingChanged | ResolutionWanted
+    | BindingChanged | Departed | ResolutionWanted
 )

@@ -15,10 +15,13 @@ from sipengine.message.values import MAX_CSEQ
 from sipengine.transport.flow import Flow, Listener
 from sipengine.transport.layer import WILDCARDS
 from sipengine.uac.account import UacAccount
+from sipengine.uac.binding import BindingRecord
 from sipengine.uac.lookup import escape_param, escape_user
 from sipengine.uac.nat import PublicAddress
 from sipengine.uac.routes import NO_ROUTES
 
+CSEQ_JUMP = 10
+"""Added at a restart: the last REGISTERs before it may not have reached the database."""
 _DOMAIN = re.compile(r"[A-Za-z0-9._\-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
 _ADDRESS = re.compile(r"[^\s<>\"@\x00-\x1f]+")
 
@@ -52,6 +55,12 @@ class Binding:
         """Those that the next REGISTER removes."""
         self.target: Target | None = None
         """The server that granted it."""
+
+    def resume(self, record: BindingRecord) -> None:
+        """Go on where its last REGISTER before a restart stopped (RFC 3261 §10.2.4)."""
+        self.call_id, self.from_tag = record.call_id or self.call_id, record.from_tag or self.from_tag
+        self.cseq = record.cseq + CSEQ_JUMP if record.cseq else 0
+        self.contact, self.until_at = record.contact, record.bound_until_at
 
     def stands(self, now: float) -> bool:
         return self.until_at is not None and self.until_at > now

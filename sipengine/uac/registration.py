@@ -40,10 +40,6 @@ from sipengine.uac.routes import Routes
 if TYPE_CHECKING:
     from sipengine.uac.registrations import Registrations
 
-CSEQ_JUMP = 10
-"""Added at a restart: the last REGISTERs before it may not have reached the database."""
-DEPARTURE = 4.0
-"""Seconds that a new binding waits for the old one's un-REGISTER to be answered."""
 LOST = 900.0
 """Seconds after which an exchange that never ended counts as lost."""
 MAX_423 = 3
@@ -67,8 +63,6 @@ class RegistrationAgent(Agent, Protocol):
 class Kind(Enum):
     REGISTER = "register"
     UNREGISTER = "unregister"
-    DEPART = "depart"
-    """Un-REGISTER of a binding that the account no longer names."""
 
 
 class Registration:
@@ -78,7 +72,7 @@ class Registration:
         "account", "binding", "cause", "code", "coverage", "digest", "due", "due_trigger", "exchange", "failures",
         "generation", "granted", "held", "kind", "next_attempt_at", "not_before", "owner", "proven", "queued",
         "realm_seen", "reason", "redirects", "removed", "round_trip", "rounds_423", "state", "target", "told",
-        "trigger",
+        "trigger", "waits",
     )  # fmt: skip
 
     def __init__(self, owner: Registrations, account: UacAccount) -> None:
@@ -109,6 +103,8 @@ class Registration:
         self.removed = False
         self.held = False
         """Its time came while nothing may be sent."""
+        self.waits = False
+        """Its time came while a binding that the account had before is taken back."""
         self.due = NEVER
         self.due_trigger = Trigger.GUARD
         self.coverage = Coverage()
@@ -119,9 +115,7 @@ class Registration:
     def resume(self, record: BindingRecord, now: float) -> None:
         """Take over what stood before a restart."""
         binding = self.binding
-        binding.call_id, binding.from_tag = record.call_id or binding.call_id, record.from_tag or binding.from_tag
-        binding.cseq = record.cseq + CSEQ_JUMP if record.cseq else 0
-        binding.contact, binding.until_at = record.contact, record.bound_until_at
+        binding.resume(record)
         self.generation, self.failures = record.generation, record.failures
         self.granted, self.target, self.realm_seen = record.granted, record.target, record.realm_seen
         self.proven = record.granted is not None
@@ -142,7 +136,7 @@ class Registration:
 
     def want(self, kind: Kind, trigger: Trigger, now: float) -> None:
         """Send as soon as nothing is outstanding (RFC 3261 §10.2); the newest wish wins."""
-        if self.exchange is not None and (self.kind is Kind.DEPART or not self.exchange.cancel()):
+        if self.exchange is not None and not self.exchange.cancel():
             self.queued = (kind, trigger)
             return
         self.exchange = None
@@ -172,25 +166,25 @@ class Registration:
     def on_timer(self, now: float) -> None:
         if self.exchange is None:
             self._begin(Kind.REGISTER, self.due_trigger, now)
-        elif self.kind is Kind.DEPART:
-            # The old registrar keeps silent; its un-REGISTER goes on by itself.
-            self.exchange.on_done = ignore
-            self.exchange = None
-            self._go_on(now)
         else:
             self.exchange.ended = True
             self._ended(Outcome(now, "timeout"))
 
     # one exchange
     def _wanted(self) -> bool:
-        return self.account.enabled and self.account.expires > 0 and not self.removed
+        return self.account.enabled and self.account.expires > 0
 
     def _begin(self, kind: Kind, trigger: Trigger, now: float) -> None:
         self.trigger = trigger
         self.due = NEVER
         self.next_attempt_at = None
-        self.held = False
+        self.held = self.waits = False
         binding = self.binding
+        if self.removed:
+            self.queued = None
+            self.owner.forget(self)
+            self.owner.departures.begin(binding, now)
+            return
         # An operator who un-REGISTERs means it, also where we know of no binding.
         needless = not binding.stands(now) and trigger is not Trigger.OPERATOR
         if needless if kind is Kind.UNREGISTER else not self._wanted():
@@ -198,6 +192,9 @@ class Registration:
             return
         if not self.owner.active and kind is Kind.REGISTER and trigger is not Trigger.OPERATOR:
             self._hold(now)
+            return
+        if kind is Kind.REGISTER and now < (until := self.owner.departures.wait_until(self.account.l_uuid)):
+            self._wait(until, trigger, now)
             return
         problem = problem_of(self.account)
         if problem:
@@ -239,18 +236,13 @@ class Registration:
             self.generation += 1
         if self.kind is Kind.REGISTER:
             self._register_ended(outcome)
-        elif self.kind is Kind.UNREGISTER:
+        else:
             if outcome.code is not None and outcome.code // 100 == 2:
                 self.binding.lapse()
             self._rest(now)
-        if self.exchange is None and (self.queued is not None or self.kind is Kind.DEPART):
-            self._go_on(now)
-
-    def _go_on(self, now: float) -> None:
-        """Do what waited for the end of an exchange."""
-        kind, trigger = self.queued or (Kind.REGISTER, Trigger.CHANGE)
-        self.queued = None
-        self._begin(kind, trigger, now)
+        if self.exchange is None and self.queued is not None:
+            (kind, trigger), self.queued = self.queued, None
+            self._begin(kind, trigger, now)
 
     def _register_ended(self, outcome: Outcome) -> None:
         now, message, code = outcome.at, outcome.message, outcome.code
@@ -378,8 +370,6 @@ class Registration:
             self.binding.lapse()
             self.granted = None
         self.emit(now, final)
-        if self.removed and self.queued is None:
-            self.owner.forget(self)
 
     def _hold(self, now: float) -> None:
         """Let the binding lapse: sending is switched off, and only an operator's order goes out."""
@@ -395,6 +385,19 @@ class Registration:
             self.binding.lapse()
             self.granted = None
         self.emit(now, final=False)
+
+    def _wait(self, until: float, trigger: Trigger, now: float) -> None:
+        """Let what the account had before be taken back first."""
+        self.waits = True
+        self.state = RegistrationState.UNREGISTERING
+        self.next_attempt_at = until
+        self._arm(until, trigger)
+        self.emit(now, final=False)
+
+    def departed(self, now: float) -> None:
+        """What the account had before is gone."""
+        if self.waits:
+            self._begin(Kind.REGISTER, self.due_trigger, now)
 
     def activate(self, now: float) -> None:
         """Sending is switched on again: serve what was held back."""
@@ -425,15 +428,9 @@ class Registration:
                 pending.cancel()
             pending.on_sent = ignore_time
             pending.on_done = partial(self.owner.take_back, old) if self.kind is Kind.REGISTER else ignore
-        if not old.stands(now):
-            self._begin(Kind.REGISTER, Trigger.CHANGE, now)
-            return
-        self.trigger = Trigger.CHANGE
-        self.next_attempt_at = None
-        self.kind = Kind.DEPART
-        self.exchange = self.owner.exchange(old, 0, Trigger.CHANGE, self._sent, self._ended)
-        self._arm(now + DEPARTURE, Trigger.CHANGE)
-        self.exchange.start(now)
+        if old.stands(now):
+            self.owner.departures.begin(old, now)
+        self._begin(Kind.REGISTER, Trigger.CHANGE, now)
 
     def connection_lost(self, at: float, now: float) -> None:
         """Nobody can be called over the binding any more: ask for it again instead of the refresh that was planned."""

@@ -12,6 +12,7 @@ from sipengine.timerqueue import TimerQueue
 from sipengine.transport.flow import Flow
 from sipengine.uac.account import UacAccount
 from sipengine.uac.binding import BindingRecord
+from sipengine.uac.departures import Departures
 from sipengine.uac.digest import Credentials
 from sipengine.uac.pacing import Pacing, Priority
 from sipengine.uac.qualify import Qualify
@@ -31,6 +32,7 @@ class Registrations:
         self.pacing = Pacing()
         self.reconnect = Reconnect()
         self.requests = Requests(agent, self.pacing, agent.configuration.default_socket)
+        self.departures = Departures(self)
         self.recovery: Recovery[Registration] = Recovery()
         self.qualify = Qualify(self)
         self.active = True
@@ -47,13 +49,15 @@ class Registrations:
     def load(self, account: UacAccount, record: BindingRecord | None, now: float) -> None:
         """Take up an account at the start: a binding that stands and was well is kept, anything else is asked for."""
         registration = self._all[account.l_uuid] = Registration(self, account)
+        if record is not None and record.call_id in self.departures:
+            record = None  # what stands is not what the row names now
         if record is not None:
             registration.resume(record, now)
         self.qualify.load(registration, Reachability.UNKNOWN if record is None else record.reachability, now)
         binding = registration.binding
         if not account.enabled or account.expires <= 0:
             registration.want(Kind.UNREGISTER, Trigger.RECOVERY, now)
-        elif record is not None and not record.failures and binding.stands(now) and self._leads_here(binding):
+        elif record is not None and not record.failures and self._still_holds(binding, now):
             registration.state = RegistrationState.REGISTERED
             next_at = record.next_attempt_at
             if next_at is None or next_at <= now:
@@ -84,11 +88,23 @@ class Registrations:
         self.qualify.follow(registration, now)
 
     def remove(self, l_uuid: str, now: float) -> None:
-        """Un-REGISTER a deleted account, then forget it."""
+        """Forget a deleted account, and take its binding back."""
         registration = self._all.get(l_uuid)
         if registration is not None:
             registration.removed = True
             registration.want(Kind.UNREGISTER, Trigger.CHANGE, now)
+
+    def depart(self, account: UacAccount, record: BindingRecord, now: float) -> None:
+        """Take back what an earlier process left of `account`, a row that is gone or names another binding by now.
+
+        Told before `load` and `change` of the row that is there instead, which then waits.  `Departed` tells the end.
+        """
+        registration = self._all.get(account.l_uuid)
+        if record.call_id in self.departures or (registration and registration.binding.call_id == record.call_id):
+            return
+        binding = Binding(account, self.agent.entropy)
+        binding.resume(record)
+        self.departures.begin(binding, now)
 
     def plan(self, l_uuid: str, generation: int, at: float, now: float) -> None:
         """Take a planned time from beat; dropped when something was answered since it was planned."""
@@ -156,7 +172,10 @@ class Registrations:
     def jitter(self) -> float:
         return int.from_bytes(self.agent.entropy(4), "big") / 2**32
 
-    def _leads_here(self, binding: Binding) -> bool:
+    def _still_holds(self, binding: Binding, now: float) -> bool:
+        """Whether what a restart found can be used on; not where an un-REGISTER is out that may hit its Contact."""
+        if not binding.stands(now) or now < self.departures.wait_until(binding.account.l_uuid):
+            return False
         return binding.leads_to(self.agent.listeners, self.agent.configuration.reg_contact_addr)
 
     def served(self, registration: Registration, now: float) -> None:
@@ -164,6 +183,22 @@ class Registrations:
         for other in self.recovery.served(registration.binding.home, registration, now):
             other.provider_serves(now)
         self.qualify.bound(registration, now)
+
+    def departed(self, l_uuid: str, now: float) -> None:
+        registration = self._all.get(l_uuid)
+        if registration is not None:
+            registration.departed(now)
+
+    def replaces(self, binding: Binding) -> bool:
+        """Whether the account's new binding has the Contact of this one: un-REGISTERing would hit the new one."""
+        registration = self._all.get(binding.account.l_uuid)
+        if registration is None:
+            return False
+        row, old, contact = registration.account, binding.account, registration.binding.contact
+        if (row.r_username, row.r_domain) != (old.r_username, old.r_domain):
+            return False
+        # What waits for its turn to be sent has none yet.
+        return contact == binding.contact if contact else registration.exchange is not None
 
     def forget(self, registration: Registration) -> None:
         self.recovery.forget(registration.binding.home, registration)

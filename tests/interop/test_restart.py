@@ -104,3 +104,20 @@ def test_a_change_made_while_it_was_down_takes_effect_at_the_start(stand: Stand)
     stand.product.start()
     eventually(lambda: not stand.registrar.binding("bob"), 3, "bob is un-registered")
     assert stand.registrar.binding("alice")
+
+
+def test_what_is_deleted_or_renamed_while_it_was_down_is_taken_back_at_the_start(stand: Stand) -> None:
+    """With the old user and password: whoever has only the new ones cannot end the old binding."""
+    stand.product.stop()
+    stand.product.manage("uacreg", "remove", "--yes", "alice")
+    stand.product.manage("uacreg", "edit", "carol", "--r-username", "claire", "--auth-username", "claire")
+    stand.registrar.set_password("claire", "new secret")
+    stand.product.manage("uacreg", "edit", "carol", "--password-stdin", stdin="new secret\n")
+    assert {"alice", "carol"} <= stand.registrar.bindings().keys()
+    stand.product.start()
+    eventually(lambda: not stand.registrar.binding("alice"), 5, "the deleted account is un-registered")
+    eventually(lambda: not stand.registrar.binding("carol"), 5, "the old name is un-registered")
+    eventually(lambda: stand.registrar.binding("claire"), 5, "the new name is registered")
+    eventually(
+        lambda: stand.product.query("SELECT count(*) FROM trunkmgr_departure") == [(0,)], 2, "nothing is kept of them"
+    )

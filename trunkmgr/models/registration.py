@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 
+from trunkmgr.models.credential import SecretField
 from trunkmgr.models.node import Node
 from trunkmgr.models.uacreg import UacReg
 
@@ -125,3 +126,34 @@ class RegistrationEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.l_uuid} {self.state} {self.code or ''}"
+
+
+class Departure(models.Model):
+    """A binding that no account names any more, with all that it takes to take it back; gone with the binding.
+
+    Its account was deleted, or names another binding by now.  Columns of `uacreg` as they were.
+    """
+
+    call_id = models.CharField(max_length=128, unique=True)
+    owner = models.ForeignKey(Node, on_delete=models.SET_NULL, null=True, related_name="departures")
+    l_uuid = models.CharField(max_length=64)
+    r_username = models.CharField(max_length=64)
+    r_domain = models.CharField(max_length=64)
+    realm = models.CharField(max_length=64, default="")
+    auth_username = models.CharField(max_length=64, default="")
+    auth_password = SecretField(default="")
+    auth_ha1 = SecretField(default="")
+    auth_proxy = models.CharField(max_length=255, default="", help_text="The provider's, where the account had none.")
+    contact_addr = models.CharField(max_length=255, default="")
+    contact_user = models.CharField(max_length=255, default="")
+    socket = models.CharField(max_length=128, default="")
+    digest_minimum = models.CharField(
+        max_length=16, default="", help_text="No weaker than what the provider took of the account.",
+    )
+    from_tag = models.CharField(max_length=64, default="")
+    cseq = models.PositiveBigIntegerField(default=0)
+    contact = models.CharField(max_length=512, default="")
+    bound_until_time = models.DateTimeField(db_index=True, help_text="When the binding lapses at the registrar.")
+
+    def __str__(self) -> str:
+        return f"{self.r_username}@{self.r_domain}"

@@ -11,7 +11,7 @@ from django.db import IntegrityError, transaction
 from trunkmgr import selectors
 from trunkmgr.models import Change, Domain, Registration, UacReg, UacRegOptions
 from trunkmgr.models.uacreg import FLAG_DISABLED
-from trunkmgr.services import changes, credentials, foreign
+from trunkmgr.services import changes, credentials, departures, foreign
 
 
 def fill_in(account: UacReg, options: UacRegOptions | None = None) -> None:
@@ -65,16 +65,17 @@ def save(account: UacReg, options: UacRegOptions | None = None, who: str = "") -
                 raise ValidationError({"l_uuid": "The local unique id cannot be changed; add a new account instead."})
         if own:
             account.full_clean()
-        try:
-            account.save()
-        except IntegrityError:
-            raise ValidationError({"l_uuid": "An account with this local unique id was added meanwhile."}) from None
         if options is None and created:
             options = UacRegOptions()
-        if options is not None:
-            options.account = account
-            options.full_clean(validate_unique=False)
-            options.save()
+        with departures.kept(() if created else [account.l_uuid]):
+            try:
+                account.save()
+            except IntegrityError:
+                raise ValidationError({"l_uuid": "An account with this local unique id was added meanwhile."}) from None
+            if options is not None:
+                options.account = account
+                options.full_clean(validate_unique=False)
+                options.save()
         if created:
             add_registrations([account.l_uuid])
         changes.log(Change.Table.UACREG, account.l_uuid, who)
@@ -93,7 +94,10 @@ def add_registrations(l_uuids: list[str]) -> None:
 
 
 def remove(l_uuid: str, who: str = "") -> bool:
-    """Delete an account; its worker un-REGISTERs it.  False when there is none.  Its history stays."""
+    """Delete an account; its worker un-REGISTERs it, or the next one that runs.  False when there is none.
+
+    Its history stays.
+    """
     found = UacReg.objects.filter(l_uuid=l_uuid).first()
     if found is not None and foreign.is_foreign(found):
         foreign.remove(l_uuid)
@@ -101,11 +105,12 @@ def remove(l_uuid: str, who: str = "") -> bool:
         account = UacReg.objects.select_for_update().filter(l_uuid=l_uuid).first()
         if account is None:
             return False
-        # By hand: the constraint is not in the database, because a foreign uacreg table may be elsewhere.
-        Registration.objects.filter(account=account).delete()
-        UacRegOptions.objects.filter(account=account).delete()
-        credentials.remove_of_account(l_uuid, who)
-        account.delete()
+        with departures.kept([l_uuid]):
+            # By hand: the constraint is not in the database, because a foreign uacreg table may be elsewhere.
+            Registration.objects.filter(account=account).delete()
+            UacRegOptions.objects.filter(account=account).delete()
+            credentials.remove_of_account(l_uuid, who)
+            account.delete()
         changes.log(Change.Table.UACREG, l_uuid, who)
     return True
 

@@ -23,7 +23,7 @@ from trunkmgr.exceptions import UndecryptableSecret
 from trunkmgr.models import Change, Provider, UacReg, UacRegOptions
 from trunkmgr.models.credential import Secret
 from trunkmgr.models.uacreg import FLAG_DISABLED
-from trunkmgr.services import accounts, changes, foreign
+from trunkmgr.services import accounts, changes, departures, foreign
 from trunkmgr.services.exchange_file import (
     NUMBER_COLUMNS,
     OWN_COLUMNS,
@@ -98,7 +98,8 @@ def import_accounts(
         return [row.diff for row in _plan(rows, UacReg.objects.all(), progress)]
     with transaction.atomic():
         plan = _plan(rows, UacReg.objects.select_for_update(of=("self",)), progress)
-        _write([row for row in plan if row.diff.verb != "unchanged"], who)
+        with departures.kept(row.diff.l_uuid for row in plan if row.diff.verb == "changed"):
+            _write([row for row in plan if row.diff.verb != "unchanged"], who)
     return [row.diff for row in plan]
 
 

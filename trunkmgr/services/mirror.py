@@ -15,7 +15,7 @@ from django.db import transaction
 
 from trunkmgr.models import Change, Registration, UacReg, UacRegOptions
 from trunkmgr.models.uacreg import FLAG_DISABLED
-from trunkmgr.services import accounts, changes, foreign
+from trunkmgr.services import accounts, changes, departures, foreign
 
 log = logging.getLogger("trunkmgr.foreign")
 
@@ -83,7 +83,7 @@ def _store(rows: dict[str, tuple[foreign.Row, str]]) -> None:
         # Of the seed's flags only this bit is an operator's; the others are moments of a running Kamailio.
         values["flags"] = int(values["flags"]) & FLAG_DISABLED
         found.append(UacReg(**values))
-    with transaction.atomic():
+    with transaction.atomic(), departures.kept(rows):
         UacReg.objects.bulk_create(found, update_conflicts=True, unique_fields=["l_uuid"], update_fields=_UPDATED)
         UacRegOptions.objects.bulk_create(
             [UacRegOptions(account_id=l_uuid, mirror=value) for l_uuid, (_, value) in rows.items()],
@@ -95,7 +95,7 @@ def _store(rows: dict[str, tuple[foreign.Row, str]]) -> None:
 
 def _remove(l_uuid: str) -> None:
     """Take an account out whose row is gone; our options stay, because who rebuilds the table brings it back."""
-    with transaction.atomic():
+    with transaction.atomic(), departures.kept([l_uuid]):
         options = UacRegOptions.objects.get(account__l_uuid=l_uuid)
         Registration.objects.filter(account__l_uuid=l_uuid).delete()
         UacReg.objects.filter(l_uuid=l_uuid).delete()

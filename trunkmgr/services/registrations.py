@@ -16,7 +16,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from trunkmgr import selectors
-from trunkmgr.models import Node, Registration, RegistrationEvent, UacReg
+from trunkmgr.models import Departure, Node, Registration, RegistrationEvent, UacReg
 from trunkmgr.services import accounts
 from trunkmgr.services.text import fit
 
@@ -102,7 +102,7 @@ def claim_ownership(node: str) -> dict[str, int]:
     """Take over registrations without an owner, or whose owner is silent for 30 s; return fence by `l_uuid`.
 
     Compare-and-set: of two workers that claim at once, one gets each row. Accounts that somebody else put into the
-    table (Kamailio's tools, SQL) get their registration row first.
+    table (Kamailio's tools, SQL) get their registration row first.  What left the table is taken over too.
     """
     accounts.add_registrations(list(
         UacReg.objects.filter(registration=None).exclude(l_uuid="").values_list("l_uuid", flat=True)
@@ -113,6 +113,7 @@ def claim_ownership(node: str) -> dict[str, int]:
         Q(heartbeat_time=None) | Q(heartbeat_time__lt=now - SILENT)
     ).values_list("pk", flat=True)
     free = Q(owner=None) | Q(owner__in=list(silent))
+    Departure.objects.filter(free).update(owner=claimant)
     names = list(Registration.objects.filter(free).values_list("account_id", flat=True))
     claimed: dict[str, int] = {}
     for start in range(0, len(names), CHUNK):

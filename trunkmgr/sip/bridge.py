@@ -23,6 +23,7 @@ from sipengine.events import (
     CallAnswered,
     CallEnded,
     CallStarted,
+    Departed,
     DialogOver,
     DialogShifted,
     Event,
@@ -68,6 +69,8 @@ class Batch:
     bindings: list[Row] = field(default_factory=list)
     """As `services.locations.record` wants them."""
     bindings_over: list[str] = field(default_factory=list)
+    departed: list[str] = field(default_factory=list)
+    """Call-IDs of bindings that were taken back."""
     stale: set[str] = field(default_factory=set)
     """Accounts whose rows were added, edited or removed: pages must hear of them."""
     called: set[str] = field(default_factory=set)
@@ -76,7 +79,7 @@ class Batch:
     def __bool__(self) -> bool:
         return bool(
             self.registrations or self.calls or self.dialogs or self.dialogs_over or self.bindings
-            or self.bindings_over or self.stale
+            or self.bindings_over or self.departed or self.stale
         )
 
     def singly(self) -> Iterable[Batch]:
@@ -93,6 +96,8 @@ class Batch:
             yield Batch(bindings=[row])
         for ruid in self.bindings_over:
             yield Batch(bindings_over=[ruid])
+        if self.departed:
+            yield Batch(departed=self.departed)
 
 
 class CallRows:
@@ -156,6 +161,7 @@ class Bridge:
         self._dialogs: dict[str, DialogShifted | DialogOver] = {}
         """The last that was told of each."""
         self._bindings: dict[str, BindingChanged] = {}
+        self._departed: list[str] = []
         self._moved: set[str] = set()
         self._stale: set[str] = set()
         self._batch = Batch()
@@ -220,6 +226,8 @@ class Bridge:
                 self._binding(event)
             elif isinstance(event, DialogShifted | DialogOver):
                 self._dialog(event)
+            elif isinstance(event, Departed):
+                self._departed.append(event.call_id)
         self._wanted.set()
 
     def _call(self, event: CallStarted | CallAnswered | CallEnded) -> None:
@@ -252,12 +260,13 @@ class Bridge:
     def _waiting(self) -> bool:
         return bool(
             self._batch or self._states or self._history or self._calls or self._dialogs or self._bindings
+            or self._departed
         )
 
     async def _run(self) -> None:
         while True:
             # Registrations and dialogs are written as soon as they are there; calls wait for their round.
-            soon = bool(self._states or self._history or self._dialogs or self._bindings)
+            soon = bool(self._states or self._history or self._dialogs or self._bindings or self._departed)
             later = self._calls_at + CALLS_EVERY - self._clock.now() if self._calls else None
             # Not wait_for: on Python 3.11 it forgets a cancellation that comes together with what is waited for.
             with contextlib.suppress(TimeoutError):
@@ -325,6 +334,7 @@ class Bridge:
                 batch.bindings_over.append(ruid)
             else:
                 batch.bindings.append(self._location(binding))
+        batch.departed, self._departed = self._departed[:BATCH], self._departed[BATCH:]
         now = self._clock.now()
         if now >= self._calls_at + CALLS_EVERY:
             batch.calls = self._calls.turn()

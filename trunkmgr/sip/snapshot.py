@@ -22,7 +22,7 @@ from sipengine.uac.lookup import AccountTable, escape_user
 from trunkmgr import models
 from trunkmgr.env import StaticCredential
 from trunkmgr.exceptions import UndecryptableSecret
-from trunkmgr.models import Credential, Domain, Provider, UacReg, UacRegOptions
+from trunkmgr.models import Credential, Departure, Domain, Provider, UacReg, UacRegOptions
 from trunkmgr.sip.limits import NO_LIMITS, Limits, limits_of
 
 log = logging.getLogger("trunkmgr.sip")
@@ -248,11 +248,7 @@ def trunk_of(row: UacReg) -> Trunk:
     """
     options: UacRegOptions | None = getattr(row, "options", None)
     provider = options.provider if options else None
-    try:
-        password, ha1, problem = row.auth_password.reveal(), row.auth_ha1.reveal(), ""
-    except UndecryptableSecret as error:
-        log.error("The account %s cannot register. %s", row.l_uuid, error)
-        password, ha1, problem = "", "", UNREADABLE
+    password, ha1, problem = _secrets_of(row)
     account = UacAccount(
         l_uuid=row.l_uuid, l_username=row.l_username, l_domain=row.l_domain,
         r_username=row.r_username, r_domain=row.r_domain, realm=row.realm,
@@ -267,6 +263,26 @@ def trunk_of(row: UacReg) -> Trunk:
     proxy = options.outbound_proxy if options else ""
     limits = limits_of(options.numbers, options.max_calls, options.max_rate) if options else NO_LIMITS
     return Trunk(account, anonymous, provider.pk if provider else None, proxy, from_any, limits)
+
+
+def departing_account(row: Departure) -> UacAccount:
+    """Make the engine's value of the row that a binding was made for; what only local users see it had no more."""
+    password, ha1, problem = _secrets_of(row)
+    return UacAccount(
+        l_uuid=row.l_uuid, l_username="", l_domain="", r_username=row.r_username, r_domain=row.r_domain,
+        realm=row.realm, auth_username=row.auth_username, auth_password=password, auth_ha1=ha1,
+        auth_proxy=row.auth_proxy, contact_addr=row.contact_addr, contact_user=row.contact_user, socket=row.socket,
+        digest_minimum=row.digest_minimum, problem=problem,
+    )
+
+
+def _secrets_of(row: UacReg | Departure) -> tuple[str, str, str]:
+    """Password, HA1, and the cause key where no key of ours opens them."""
+    try:
+        return row.auth_password.reveal(), row.auth_ha1.reveal(), ""
+    except UndecryptableSecret as error:
+        log.error("The account %s cannot register. %s", row.l_uuid, error)
+        return "", "", UNREADABLE
 
 
 def configured_credentials(static: Iterable[StaticCredential]) -> tuple[Credentials, ...]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from sipengine.events import BindingChanged
 from sipengine.message import SipUri
+from sipengine.uac.account import UacAccount
 from sipengine.uac.binding import BindingRecord
 from sipengine.uac.routes import Routes
 from trunkmgr.models import Location, Node, Registration
-from trunkmgr.services import calls, dialogs, locations, nodes, registrations
+from trunkmgr.services import calls, departures, dialogs, locations, nodes, registrations
 from trunkmgr.sip.bridge import Batch
 from trunkmgr.sip.changes import ChangeLog, Patch, read_rows
 from trunkmgr.sip.clock import Clock
+from trunkmgr.sip.snapshot import departing_account
 
 
 def store(node: str, batch: Batch) -> None:
@@ -30,6 +32,8 @@ def store(node: str, batch: Batch) -> None:
         locations.record(node, batch.bindings)
     if batch.bindings_over:
         locations.forget(batch.bindings_over)
+    if batch.departed:
+        departures.forget(batch.departed)
 
 
 def look(log: ChangeLog, node: Node) -> tuple[Patch, dict[str, int]]:
@@ -64,7 +68,7 @@ _RECORD = (
 
 def binding_records(node: Node, clock: Clock) -> dict[str, BindingRecord]:
     """Read what stood before a restart, by l_uuid."""
-    rows = Registration.objects.filter(owner=node).exclude(call_id="").values(*_RECORD)
+    rows = Registration.objects.filter(owner=node).exclude(call_id="", counted_time=None).values(*_RECORD)
     return {row["account_id"]: _record(row, clock) for row in rows}
 
 
@@ -80,6 +84,16 @@ def _record(row: Mapping[str, Any], clock: Clock) -> BindingRecord:
         covered=row["covered"], coverable=row["coverable"], counted_to=clock.at(counted) if counted else None,
         local_address=row["local_address"], seen_address=row["seen_address"],
     )
+
+
+def departing(node: Node, clock: Clock, known: Container[str]) -> list[tuple[UacAccount, BindingRecord]]:
+    """Read what nobody names any more, as `Registrations.depart` wants it; not those whose Call-IDs are `known`."""
+    return [
+        (departing_account(row), BindingRecord(
+            row.call_id, row.from_tag, row.cseq, row.contact, bound_until_at=clock.at(row.bound_until_time),
+        ))
+        for row in departures.of_node(node) if row.call_id not in known
+    ]  # fmt: skip
 
 
 def bindings(clock: Clock) -> list[BindingChanged]:

@@ -395,6 +395,10 @@ class SipWorker(Worker):
     async def _take_up(self, fences: dict[str, int]) -> None:
         assert self.node is not None
         registrations = self.endpoint.registrations
+        # Before the accounts that are there instead, which wait for it.
+        departing = await self.database.run(store.departing, self.node, self.clock, registrations.departures)
+        for account, record in departing:
+            self.call(registrations.depart, account, record)
         new = [l_uuid for l_uuid in fences if l_uuid not in registrations]
         self.bridge.fences.update(fences)
         if not new:
@@ -493,6 +497,7 @@ class SipWorker(Worker):
             "listen": self.sockets.split(),
             "registrations": len(self.endpoint.registrations),
             "accounts": self.accounts,
+            "departures": len(self.endpoint.registrations.departures),
             "bindings": len(self.endpoint.location),
             "calls": self.endpoint.calls,
             "load": self.load(),

@@ -11,7 +11,7 @@ from hashlib import md5
 
 from sipengine.configuration import Configuration
 from sipengine.endpoint import Endpoint
-from sipengine.events import QualifyChanged, RegistrationChanged, ResolutionWanted
+from sipengine.events import Departed, QualifyChanged, RegistrationChanged, ResolutionWanted
 from sipengine.message import Message, parse
 from sipengine.transport.flow import Flow
 from sipengine.uac.account import UacAccount
@@ -64,6 +64,8 @@ class Network:
     seed: int = 0
     sent: list[Sent] = field(default_factory=list)
     events: list[RegistrationChanged] = field(default_factory=list)
+    departed: list[str] = field(default_factory=list)
+    """Call-IDs."""
     wanted: list[ResolutionWanted] = field(default_factory=list)
     qualified: list[QualifyChanged] = field(default_factory=list)
 
@@ -96,6 +98,8 @@ class Network:
                 self.events.append(event)
             elif isinstance(event, QualifyChanged):
                 self.qualified.append(event)
+            elif isinstance(event, Departed):
+                self.departed.append(event.call_id)
             elif isinstance(event, ResolutionWanted):
                 self.wanted.append(event)
 

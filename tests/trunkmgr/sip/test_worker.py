@@ -29,6 +29,7 @@ from trunkmgr.env import StaticCredential
 from trunkmgr.models import (
     Call,
     Credential,
+    Departure,
     Device,
     Dialog,
     Domain,
@@ -196,9 +197,44 @@ def test_a_saved_account_registers_at_once_and_a_deleted_one_leaves(run: Callabl
         assert 55 < (row.bound_until_time - row.state_time).total_seconds() < 65
         await sync_to_async(accounts.remove)("alice")
         assert "expires=0" in await stand.provider.next("REGISTER", within=0.5)
+        await eventually(lambda: not Departure.objects.exists())
 
     run(scenario)
     assert list(RegistrationEvent.objects.filter(l_uuid="alice").values_list("state", flat=True)[:1]) == ["registered"]
+
+
+def test_what_was_deleted_or_renamed_while_no_worker_ran_is_taken_back_at_the_start(run: Callable[..., None]) -> None:
+    def meanwhile() -> dict[str, str]:
+        call_ids = {row.account_id: row.call_id for row in Registration.objects.all()}
+        accounts.remove("alice")
+        bob = UacReg.objects.get(l_uuid="bob")
+        bob.r_username, bob.auth_password = "robert", "other"
+        accounts.save(bob)
+        accounts.set_enabled("carol", False)
+        return call_ids
+
+    async def scenario(stand: Stand) -> None:
+        for name in ("alice", "bob", "carol"):
+            await sync_to_async(stand.account)(name)
+            await stand.provider.next("REGISTER")
+        await eventually(lambda: Registration.objects.filter(state="registered").count() == 3)
+        await stand.worker.drain()
+        before = await sync_to_async(meanwhile)()
+        again = SipWorker(application, stand.worker.channels, stand.layer)
+        await again.start()
+        try:
+            found = [await stand.provider.next("REGISTER") for _ in range(4)]
+            await eventually(lambda: not Departure.objects.exists())
+        finally:
+            await again.drain()
+        told = [sorted(re.findall(r"(?m)^(?:To|Call-ID|Expires): (.*?)\r", text)) for text in found]
+        taken_back = [sorted(["0", f"<sip:{name}@sip.example>", call_id]) for name, call_id in before.items()]
+        assert sorted(lines for lines in told if "0" in lines) == sorted(taken_back)
+        (new,) = (lines for lines in told if "0" not in lines)
+        assert "<sip:robert@sip.example>" in new and before["bob"] not in new
+        assert told.index(new) > told.index(sorted(["0", "<sip:bob@sip.example>", before["bob"]]))
+
+    run(scenario)
 
 
 def test_a_saved_credential_is_in_the_picture_at_once(
