@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from trunkmgr.causes import CAUSES, REASON_LIMIT, UNDER_WAY, Explanation, Shown, answer, call_result, explain
 from trunkmgr.models import Call, Node, Registration
-from trunkmgr.models.registration import State
+from trunkmgr.models.registration import Reachability, State
 
 #: Seconds without a heartbeat after which nobody watches a trunk any more, and after which its news are late.
 SILENT = 10.0
@@ -131,6 +131,17 @@ def _renewal(registration: Registration) -> str:
         return ""
     left = (registration.bound_until_time - registration.next_attempt_time).total_seconds()
     return str(max(0, round(registration.granted - left)))
+
+
+def reach(registration: Registration, now: datetime) -> tuple[str, str]:
+    """What OPTIONS tell of the server, and since when: `Reachable, 23 ms`, `(OPTIONS 12 s ago)`; empty: none are sent.
+    """
+    if not registration.account.get_options().qualify:
+        return "", ""
+    told, answered = registration.get_qualify_state_display(), registration.qualify_time
+    if registration.qualify_state == Reachability.REACHABLE and registration.qualify_round_trip is not None:
+        told += f", {registration.qualify_round_trip * 1000:.0f} ms"
+    return told, f"(OPTIONS {duration((now - answered).total_seconds())} ago)" if answered else ""
 
 
 def explanation(registration: Registration, cause: str | None = None) -> Explanation:

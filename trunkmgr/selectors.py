@@ -21,7 +21,7 @@ from trunkmgr.models import (
     RegistrationEvent,
     UacReg,
 )
-from trunkmgr.models.registration import State
+from trunkmgr.models.registration import State, Trigger
 from trunkmgr.models.uacreg import FLAG_DISABLED
 
 #: A worker beats every few seconds; after so long without one it is not counted on.
@@ -134,6 +134,17 @@ def trunk(l_uuid: str) -> Registration | None:
 def timeline(l_uuid: str, since: datetime, limit: int = 1000) -> list[RegistrationEvent]:
     """Return what happened since, the newest first."""
     return list(RegistrationEvent.objects.filter(l_uuid=l_uuid, time__gte=since)[:limit])
+
+
+def history(l_uuid: str, since: datetime, limit: int) -> list[RegistrationEvent]:
+    """Return how the registration went, the oldest first: the last event before `since`, and those after it.
+
+    What OPTIONS told of the server is none of them: no state of the registration begins there.
+    """
+    events = RegistrationEvent.objects.filter(l_uuid=l_uuid).exclude(trigger=Trigger.OPTIONS)
+    found = list(events.filter(time__gte=since)[:limit])[::-1]
+    before = events.filter(time__lt=since).first() if len(found) < limit else None
+    return [before, *found] if before else found
 
 
 def calls_going_on() -> list[Call]:

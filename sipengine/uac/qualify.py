@@ -187,7 +187,7 @@ class Qualification:
             self._tell(sent_at)
 
     def _unreachable(self, outcome: Outcome) -> None:
-        before, self.state = self.state, Reachability.UNREACHABLE
+        before, self.state, self.round_trip = self.state, Reachability.UNREACHABLE, None
         busy = outcome.code == 503 or outcome.cause == "busy_503"
         cause = "options_busy" if busy else "options_silent"
         self._tell(outcome.at, cause, outcome)

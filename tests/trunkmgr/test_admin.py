@@ -66,7 +66,7 @@ def change_url(account: UacReg) -> str:
 def test_a_new_account_needs_three_values(web: Client) -> None:
     provider = Provider.objects.create(name="Alpen", domain="sip.alpen.example")
     Domain.objects.create(l_domain="pbx.example", next_hop="sip:127.0.0.3")
-    data = fields(provider=provider.pk, r_domain="", l_domain="", inbound_identity="anonymous")
+    data = fields(provider=provider.pk, r_domain="", l_domain="", inbound_identity="anonymous", qualify="30")
     response = web.post(reverse(ADD), data, follow=True)
     account = UacReg.objects.get()
     assert (account.l_username, account.auth_username, account.r_domain, account.l_domain, account.enabled) == (
@@ -74,7 +74,7 @@ def test_a_new_account_needs_three_values(web: Client) -> None:
     )
     assert account.auth_password.reveal() == PASSWORD
     assert account.options.provider == provider
-    assert account.options.inbound_identity == "anonymous"
+    assert (account.options.inbound_identity, account.options.qualify) == ("anonymous", 30)
     assert Registration.objects.get().account == account
     assert (Change.objects.get().key, Change.objects.get().who) == (account.l_uuid, "anna")
     assert PASSWORD not in response.content.decode()
@@ -97,6 +97,7 @@ def test_a_missing_next_hop_is_said(web: Client) -> None:
 @pytest.mark.parametrize(("values", "text"), [
     ({"auth_password": ""}, "neither password nor HA1"),
     ({"auth_ha1": "abc"}, "32 hex digits"),
+    ({"qualify": "5"}, "10 to 3600 seconds"),
     ({"auth_proxy": "proxy.example"}, "starts with sip:"),
     ({"r_domain": ""}, "nothing tells its usual value"),
     ({"l_domain": ""}, "nothing tells its usual value"),

@@ -107,12 +107,13 @@ class TestAdd:
         words = [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", str(value))]
         run(
             "uacreg", "add", "4712", *ADD, *words, "--provider", "RheinTel", "--inbound-identity", "anonymous",
-            "--note", "front desk", "--password-stdin", stdin=PASSWORD,
+            "--note", "front desk", "--qualify", "30", "--password-stdin", stdin=PASSWORD,
         )
         stored = UacReg.objects.get()
         assert {name: getattr(stored, name) for name in values} == values
         own = stored.options
         assert (own.provider.name, own.inbound_identity, own.note) == ("RheinTel", "anonymous", "front desk")
+        assert own.qualify == 30
 
     @pytest.mark.parametrize("words", [
         ["--auth-password", PASSWORD], [f"--auth-password={PASSWORD}"], ["--password", PASSWORD], ["--auth-ha1", HA1],
@@ -217,6 +218,17 @@ class TestShow:
         said = run("uacreg", "show", "4711")
         assert "calls go by (Service-Route)    <sip:edge.example;lr>" in said and "<tel:+49>" in said
         assert json.loads(run("uacreg", "show", "4711", "--json"))["registration"]["associated_uris"] == "<tel:+49>"
+
+    def test_show_tells_what_options_told(self, run: Any, worker: Node) -> None:
+        answered = timezone.now() - timedelta(seconds=12)
+        Registration.objects.update(qualify_state="reachable", qualify_round_trip=0.0234, qualify_time=answered)
+        assert "OPTIONS" not in run("uacreg", "show", "4711")
+        run("uacreg", "edit", "4711", "--qualify", "30")
+        assert "Reachable, 23 ms (OPTIONS 12 s ago)" in run("uacreg", "show", "4711")
+        shown = json.loads(run("uacreg", "show", "4711", "--json"))
+        assert shown["qualify"] == 30
+        live = shown["registration"]
+        assert (live["qualify_state"], live["qualify_round_trip"]) == ("reachable", 0.0234)
 
     def test_a_row_by_foreign_hands_shows(self, run: Any) -> None:
         with connection.cursor() as cursor:

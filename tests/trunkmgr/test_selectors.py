@@ -81,6 +81,15 @@ def test_the_timeline_is_newest_first_and_bounded() -> None:
     assert [e.code for e in selectors.timeline("u", now - timedelta(days=1), limit=2)] == [0, 1]
 
 
+def test_a_history_begins_before_its_window_and_has_nothing_of_options() -> None:
+    now = timezone.now()
+    for minutes, trigger in enumerate(("options", "beat", "options", "beat", "options", "beat")):
+        moment = now - timedelta(minutes=minutes)
+        RegistrationEvent.objects.create(l_uuid="u", time=moment, state="registered", code=minutes, trigger=trigger)
+    assert [e.code for e in selectors.history("u", now - timedelta(minutes=2), 10)] == [3, 1]
+    assert [e.code for e in selectors.history("u", now - timedelta(minutes=9), 2)] == [3, 1], "the oldest are left out"
+
+
 def test_changes_come_by_id() -> None:
     for key in "abc":
         Change.objects.create(table="uacreg", key=key)

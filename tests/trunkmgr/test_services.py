@@ -361,6 +361,48 @@ class TestRecord:
             registrations.record("w", batch)
 
 
+class TestRecordQualify:
+    @staticmethod
+    def told(fence: int = 1, cause: str = "", state: str = "reachable", **values: Any) -> dict[str, Any]:
+        now = timezone.now()
+        return {
+            "l_uuid": "uuid-1", "fence": fence, "time": now, "qualify_state": state, "qualify_round_trip": 0.023,
+            "qualify_time": now, "cause": cause, "code": None, "reason": "", "target": "udp:192.0.2.1:5060",
+            "round_trip": None, **values,
+        }
+
+    @pytest.fixture(autouse=True)
+    def bound(self) -> None:
+        node("w")
+        accounts.save(account())
+        registrations.record("w", [change("uuid-1", 1, cause="short_grant", code=200, round_trip=0.5)])
+
+    def test_the_state_is_written_beside_the_registration_s(self) -> None:
+        registrations.record_qualify("w", [self.told()])
+        row = Registration.objects.get()
+        assert (row.qualify_state, row.qualify_round_trip) == ("reachable", 0.023) and row.qualify_time is not None
+        assert (row.state, row.cause, row.code, row.round_trip) == ("registered", "short_grant", 200, 0.5)
+        assert not RegistrationEvent.objects.exists(), "a round trip is no history"
+        registrations.record("w", [change("uuid-1", 1)])
+        assert Registration.objects.get().qualify_state == "reachable"
+
+    def test_each_turn_is_a_row_of_history(self) -> None:
+        registrations.record_qualify("w", [
+            self.told(cause="options_silent", state="unreachable", reason="no route to host"),
+            self.told(cause="options_answered", code=405, reason="Method Not Allowed", round_trip=0.023),
+        ])
+        assert Registration.objects.get().qualify_state == "reachable"
+        answered, silent = RegistrationEvent.objects.all()
+        assert (silent.state, silent.trigger, silent.cause) == ("registered", "options", "options_silent")
+        assert (silent.reason, silent.code, silent.covered, silent.node) == ("no route to host", None, None, "w")
+        assert (answered.cause, answered.code, answered.round_trip) == ("options_answered", 405, 0.023)
+
+    def test_a_lost_owner_changes_nothing(self) -> None:
+        registrations.record_qualify("w", [self.told(fence=0, cause="options_silent", state="unreachable")])
+        registrations.record_qualify("other", [self.told(cause="options_silent", state="unreachable")])
+        assert Registration.objects.get().qualify_state == "unknown" and not RegistrationEvent.objects.exists()
+
+
 class TestPlan:
     def test_plans_what_falls_due_before_the_next_tick_and_five_seconds(self) -> None:
         node("w")

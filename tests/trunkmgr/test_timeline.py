@@ -94,6 +94,17 @@ def test_like_events_are_told_once() -> None:
     ]
 
 
+def test_what_options_told_is_said_in_its_own_words() -> None:
+    told = timeline.lines([
+        event(1, cause="options_answered", trigger="options"),
+        event(2, cause="options_silent", trigger="options", code=None, reason="no route to host"),
+    ])
+    assert [(line.title, line.shown) for line in told] == [
+        ("Answers OPTIONS again", "ok"), ("No answer to OPTIONS", "work"),
+    ]
+    assert told[1].detail == "no route to host · Told by OPTIONS"
+
+
 def test_details_tell_answer_time_target_and_trigger() -> None:
     told = timeline.event_detail(event(1, round_trip=0.0434, target="udp:192.0.2.7:5060", trigger="guard", who="op"))
     assert told == "200 OK · 43 ms · udp:192.0.2.7:5060 · Sent by the worker's guard · by op"

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from tests.trunkmgr.pages import PASSWORD, node, trunk
 from trunkmgr import payloads, selectors
-from trunkmgr.models import Call, RegistrationEvent, UacReg
+from trunkmgr.models import Call, RegistrationEvent, UacReg, UacRegOptions
 from trunkmgr.services import orders
 from trunkmgr.views.access import CONTENT_SECURITY_POLICY
 
@@ -217,6 +217,17 @@ class TestTrunk:
         assert "Working since" in page
         assert "3600 s asked, 3600 s granted" in page
         assert "Calls go by" not in page
+
+    @pytest.mark.parametrize(("state", "seconds", "text"), [
+        ("reachable", 30, 'Reachable, 23 ms <span class="muted">(OPTIONS 12 s ago)</span>'),
+        ("unreachable", 30, 'Unreachable <span class="muted">(OPTIONS 12 s ago)</span>'), ("reachable", 0, ""),
+    ])
+    def test_what_options_told_of_the_server(self, web: Client, state: str, seconds: int, text: str) -> None:
+        answered = timezone.now() - timedelta(seconds=12)
+        trunk("one", node(), qualify_state=state, qualify_round_trip=0.0234, qualify_time=answered)
+        UacRegOptions.objects.update(qualify=seconds)
+        page = web.get("/status/one/").content.decode()
+        assert text in page and ("OPTIONS" in page) == bool(text)
 
     def test_what_the_provider_named_is_shown(self, web: Client) -> None:
         told = {"service_route": "<sip:edge.example;lr>", "path": "<sip:p.example;lr>", "associated_uris": "<tel:+49>"}

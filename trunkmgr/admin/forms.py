@@ -95,6 +95,10 @@ class UacRegForm(SecretsForm):
         required=False, min_value=0, max_value=32767, initial=0, widget=UnfoldAdminIntegerFieldWidget,
         label="Calls out a second", help_text=UacRegOptions._meta.get_field("max_rate").help_text,
     )
+    qualify = forms.IntegerField(
+        required=False, initial=0, widget=UnfoldAdminIntegerFieldWidget, validators=[validators.qualify_seconds],
+        label="Seconds between OPTIONS", help_text=UacRegOptions._meta.get_field("qualify").help_text,
+    )
     digest_minimum = forms.ChoiceField(
         required=False, choices=UacRegOptions.DigestMinimum.choices, widget=UnfoldAdminSelectWidget,
         label="Weakest digest", help_text=UacRegOptions._meta.get_field("digest_minimum").help_text,
@@ -137,6 +141,7 @@ class UacRegForm(SecretsForm):
                 "inbound_from": options.inbound_from,
                 "digest_minimum": options.digest_minimum,
                 "numbers": options.numbers, "max_calls": options.max_calls, "max_rate": options.max_rate,
+                "qualify": options.qualify,
             })
 
     def clean(self) -> dict[str, Any]:
@@ -162,7 +167,8 @@ class UacRegForm(SecretsForm):
         for name in ("provider", "inbound_identity", "inbound_from", "outbound_proxy", "digest_minimum", "note"):
             setattr(options, name, self.cleaned_data[name])
         options.numbers = self.cleaned_data["numbers"]
-        options.max_calls, options.max_rate = (self.cleaned_data[name] or 0 for name in ("max_calls", "max_rate"))
+        for name in ("max_calls", "max_rate", "qualify"):
+            setattr(options, name, self.cleaned_data[name] or 0)
         return options
 
 

@@ -40,7 +40,7 @@ _FOREIGN_FIELDSETS = (
                        "stays here; Enabled holds until its row there changes.",
         "fields": (
             "enabled", "provider", "outbound_proxy", "inbound_identity", "inbound_from", "digest_minimum", "numbers",
-            "max_calls", "max_rate", "note",
+            "max_calls", "max_rate", "qualify", "note",
         ),
     }),
     ("Its row there", {"fields": _COLUMNS}),
@@ -92,7 +92,10 @@ class UacRegAdmin(ServiceAdmin):
         }),
         ("Registration", {
             "classes": ("collapse",),
-            "fields": ("l_uuid", "auth_proxy", ("expires", "reg_delay"), ("contact_addr", "contact_user"), "socket"),
+            "fields": (
+                "l_uuid", "auth_proxy", ("expires", "reg_delay"), ("contact_addr", "contact_user"),
+                ("socket", "qualify"),
+            ),
         }),
         ("Note", {"fields": ("note",)}),
     )

@@ -29,7 +29,17 @@ class Trigger(models.TextChoices):
     GUARD = "guard", "Sent by the worker's guard"
     OPERATOR = "operator", "Ordered by an operator"
     CHANGE = "change", "The account changed"
-    RECOVERY = "recovery", "After a start, a lost connection or another address"
+    OPTIONS = "options", "Told by OPTIONS"
+    """Of history rows alone: no REGISTER ended."""
+    RECOVERY = "recovery", "After a start, a lost connection, silence or another address"
+
+
+class Reachability(models.TextChoices):
+    """What OPTIONS tell of an account's server."""
+
+    UNKNOWN = "unknown", "Not known"
+    REACHABLE = "reachable", "Reachable"
+    UNREACHABLE = "unreachable", "Unreachable"
 
 
 class Registration(models.Model):
@@ -66,6 +76,12 @@ class Registration(models.Model):
         max_length=128, default="", blank=True, help_text="transport:host:port that answered last.",
     )
     round_trip = models.FloatField(null=True, help_text="Seconds from REGISTER to its final answer.")
+    qualify_state = models.CharField(
+        max_length=16, choices=Reachability.choices, default=Reachability.UNKNOWN,
+        help_text="Whether the server answers OPTIONS.",
+    )
+    qualify_round_trip = models.FloatField(null=True, help_text="Seconds from OPTIONS to its last final answer.")
+    qualify_time = models.DateTimeField(null=True, help_text="When OPTIONS was answered last.")
     realm_seen = models.CharField(max_length=128, default="", blank=True)
     digest = models.CharField(
         max_length=16, default="", blank=True, help_text="Algorithm of the last answer that the provider took.",

@@ -159,6 +159,11 @@ class UacRegOptions(models.Model):
     max_rate = models.PositiveSmallIntegerField(
         "calls out a second", default=0, help_text="Calls out that may begin in a second; 0: any number.",
     )
+    qualify = models.PositiveSmallIntegerField(
+        "seconds between OPTIONS", default=0, validators=[validators.qualify_seconds],
+        help_text="Every so many seconds (10 to 3600) OPTIONS asks the server of this account whether it is there; "
+        "when it falls silent, the account registers again at once. 0: never.",
+    )
     note = models.CharField(max_length=200, default="", blank=True, validators=[validators.plain_text])
     mirror = models.CharField(
         max_length=32, default="", blank=True, editable=False,

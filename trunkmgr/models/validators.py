@@ -38,6 +38,12 @@ def number_prefixes(value: str) -> None:
             )
 
 
+def qualify_seconds(value: int) -> None:
+    """Accept 0, or a pause that outlasts the answer to one OPTIONS."""
+    if value and not 10 <= value <= 3600:
+        raise ValidationError("Write 0 for no OPTIONS, or 10 to 3600 seconds.")
+
+
 def sip_user(value: str) -> None:
     if not _USER.fullmatch(value):
         raise ValidationError(

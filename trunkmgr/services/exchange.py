@@ -137,6 +137,7 @@ def _own_values(options: UacRegOptions) -> dict[str, str]:
         "numbers": options.numbers,
         "max_calls": str(options.max_calls),
         "max_rate": str(options.max_rate),
+        "qualify": str(options.qualify),
         "note": options.note,
     }
 
@@ -193,7 +194,7 @@ def _plan_row(row: FileRow, stored: UacReg | None, providers: dict[str, Provider
                 options.inbound_identity = _identity(text)
             elif column == "inbound_from":
                 options.inbound_from = _inbound_from(text)
-            elif column in ("max_calls", "max_rate"):
+            elif column in ("max_calls", "max_rate", "qualify"):
                 setattr(options, column, _number(column, text or "0"))
             elif column in ("note", "outbound_proxy", "digest_minimum", "numbers"):
                 setattr(options, column, text)

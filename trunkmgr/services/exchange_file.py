@@ -21,7 +21,7 @@ SEED_COLUMNS = (
 )
 OWN_COLUMNS = (
     "provider", "inbound_identity", "inbound_from", "outbound_proxy", "digest_minimum", "numbers", "max_calls",
-    "max_rate", "note",
+    "max_rate", "qualify", "note",
 )
 COLUMNS = SEED_COLUMNS + OWN_COLUMNS
 SECRET_COLUMNS = ("auth_password", "auth_ha1")

@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from trunkmgr import selectors
 from trunkmgr.models import Departure, Node, Registration, RegistrationEvent, UacReg
+from trunkmgr.models.registration import Trigger
 from trunkmgr.services import accounts
 from trunkmgr.services.text import fit
 
@@ -33,6 +34,7 @@ _STATE_COLUMNS = (
     "service_route", "path", "associated_uris", "digest", "covered", "coverable", "counted_time",
     "local_address", "seen_address", "stale",
 )
+_QUALIFY_COLUMNS = ("qualify_state", "qualify_round_trip", "qualify_time")
 _EVENT_COLUMNS = (
     "state", "trigger", "cause", "code", "reason", "granted", "round_trip", "target", "who", "lapsed_time", "covered",
     "coverable",
@@ -64,12 +66,7 @@ def _record(node: str, changes: Sequence[Mapping[str, Any]]) -> list[str]:
     refused: dict[str, None] = {}
     events: list[RegistrationEvent] = []
     with transaction.atomic():
-        rows = {
-            row.account_id: row
-            for row in Registration.objects.select_for_update(of=("self",)).filter(
-                owner__name=node, account_id__in={change["l_uuid"] for change in changes},
-            )
-        }
+        rows = _owned(node, changes)
         touched: dict[str, Registration] = {}
         for change in changes:
             l_uuid = change["l_uuid"]
@@ -84,18 +81,57 @@ def _record(node: str, changes: Sequence[Mapping[str, Any]]) -> list[str]:
                     setattr(row, name, fit(Registration, name, change[name]))
             touched[l_uuid] = row
             if change.get("news"):
-                event = RegistrationEvent(l_uuid=l_uuid, time=change["time"], node=node, state=row.state)
-                for name in _EVENT_COLUMNS:
-                    if name in change:
-                        setattr(event, name, fit(RegistrationEvent, name, change[name]))
-                events.append(event)
-        # An upsert of rows that this transaction has locked; bulk_update would write a CASE a column, ten times slower.
-        Registration.objects.bulk_create(
-            touched.values(), update_conflicts=True, unique_fields=["account"],
-            update_fields=[*_STATE_COLUMNS, "state_time"],
-        )
+                events.append(_event(node, row, change))
+        _upsert(touched, (*_STATE_COLUMNS, "state_time"))
         RegistrationEvent.objects.bulk_create(events)
     return list(refused)
+
+
+def record_qualify(node: str, changes: Sequence[Mapping[str, Any]]) -> None:
+    """Write what OPTIONS told the worker `node` of its accounts' servers, in order.
+
+    Each change holds `l_uuid`, `fence`, `time` and `qualify_time` (aware), `qualify_state`, `qualify_round_trip`, and
+    columns of the history row that it makes where it has a `cause`.
+    """
+    for start in range(0, len(changes), CHUNK):
+        chunk = changes[start:start + CHUNK]
+        with transaction.atomic():
+            rows = _owned(node, chunk)
+            touched: dict[str, Registration] = {}
+            events: list[RegistrationEvent] = []
+            for change in chunk:
+                row = rows.get(change["l_uuid"])
+                if row is None or row.fence != change["fence"]:
+                    continue
+                touched[row.account_id] = row
+                for name in _QUALIFY_COLUMNS:
+                    setattr(row, name, change[name])
+                if change["cause"]:
+                    events.append(_event(node, row, change, trigger=Trigger.OPTIONS))
+            _upsert(touched, _QUALIFY_COLUMNS)
+            RegistrationEvent.objects.bulk_create(events)
+
+
+def _owned(node: str, changes: Sequence[Mapping[str, Any]]) -> dict[str, Registration]:
+    """Lock the rows of `changes` that belong to the worker `node`."""
+    names = {change["l_uuid"] for change in changes}
+    rows = Registration.objects.select_for_update(of=("self",)).filter(owner__name=node, account_id__in=names)
+    return {row.account_id: row for row in rows}
+
+
+def _event(node: str, row: Registration, change: Mapping[str, Any], **values: Any) -> RegistrationEvent:
+    event = RegistrationEvent(l_uuid=row.account_id, time=change["time"], node=node, state=row.state, **values)
+    for name in _EVENT_COLUMNS:
+        if name in change:
+            setattr(event, name, fit(RegistrationEvent, name, change[name]))
+    return event
+
+
+def _upsert(rows: Mapping[str, Registration], columns: Sequence[str]) -> None:
+    # An upsert of rows that this transaction has locked; bulk_update would write a CASE a column, ten times slower.
+    Registration.objects.bulk_create(
+        rows.values(), update_conflicts=True, unique_fields=["account"], update_fields=columns,
+    )
 
 
 def claim_ownership(node: str) -> dict[str, int]:

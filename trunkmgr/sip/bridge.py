@@ -27,6 +27,7 @@ from sipengine.events import (
     DialogOver,
     DialogShifted,
     Event,
+    QualifyChanged,
     RegistrationChanged,
     Trigger,
 )
@@ -60,6 +61,8 @@ class Batch:
 
     registrations: list[Row] = field(default_factory=list)
     """As `services.registrations.record` wants them, in order."""
+    qualified: list[Row] = field(default_factory=list)
+    """As `services.registrations.record_qualify` wants them, in order."""
     calls: list[Row] = field(default_factory=list)
     """As `services.calls.record` wants them."""
     dialogs: list[Row] = field(default_factory=list)
@@ -78,7 +81,7 @@ class Batch:
 
     def __bool__(self) -> bool:
         return bool(
-            self.registrations or self.calls or self.dialogs or self.dialogs_over or self.bindings
+            self.registrations or self.qualified or self.calls or self.dialogs or self.dialogs_over or self.bindings
             or self.bindings_over or self.departed or self.stale
         )
 
@@ -86,6 +89,8 @@ class Batch:
         """Give each row as a batch of its own."""
         for row in self.registrations:
             yield Batch(registrations=[row])
+        for row in self.qualified:
+            yield Batch(qualified=[row])
         for row in self.calls:
             yield Batch(calls=[row])
         for row in self.dialogs:
@@ -156,7 +161,9 @@ class Bridge:
         self._dropped = 0
         self._queue: deque[Event] = deque()
         self._states: dict[str, RegistrationChanged] = {}
-        self._history: deque[RegistrationChanged] = deque()
+        self._history: deque[RegistrationChanged | QualifyChanged] = deque()
+        self._qualified: dict[str, QualifyChanged] = {}
+        """The last round trip of each, which is no history."""
         self._calls = CallRows()
         self._dialogs: dict[str, DialogShifted | DialogOver] = {}
         """The last that was told of each."""
@@ -217,11 +224,14 @@ class Bridge:
             elif isinstance(event, RegistrationChanged):
                 self._states[event.l_uuid] = event
                 if is_news(event):
-                    if len(self._history) >= HISTORY_LIMIT:
-                        self._history.popleft()
-                        self._dropped += 1
-                    self._history.append(event)
+                    self._remember(event)
                 self._on_registration(event)
+            elif isinstance(event, QualifyChanged):
+                if event.cause:
+                    self._qualified.pop(event.l_uuid, None)
+                    self._remember(event)
+                else:
+                    self._qualified[event.l_uuid] = event
             elif isinstance(event, BindingChanged):
                 self._binding(event)
             elif isinstance(event, DialogShifted | DialogOver):
@@ -229,6 +239,13 @@ class Bridge:
             elif isinstance(event, Departed):
                 self._departed.append(event.call_id)
         self._wanted.set()
+
+    def _remember(self, event: RegistrationChanged | QualifyChanged) -> None:
+        """Keep what goes into the history."""
+        if len(self._history) >= HISTORY_LIMIT:
+            self._history.popleft()
+            self._dropped += 1
+        self._history.append(event)
 
     def _call(self, event: CallStarted | CallAnswered | CallEnded) -> None:
         row = self._calls.row(event.key)
@@ -259,14 +276,16 @@ class Bridge:
 
     def _waiting(self) -> bool:
         return bool(
-            self._batch or self._states or self._history or self._calls or self._dialogs or self._bindings
-            or self._departed
+            self._batch or self._states or self._history or self._qualified or self._calls or self._dialogs
+            or self._bindings or self._departed
         )
 
     async def _run(self) -> None:
         while True:
             # Registrations and dialogs are written as soon as they are there; calls wait for their round.
-            soon = bool(self._states or self._history or self._dialogs or self._bindings or self._departed)
+            soon = bool(
+                self._states or self._history or self._qualified or self._dialogs or self._bindings or self._departed
+            )
             later = self._calls_at + CALLS_EVERY - self._clock.now() if self._calls else None
             # Not wait_for: on Python 3.11 it forgets a cancellation that comes together with what is waited for.
             with contextlib.suppress(TimeoutError):
@@ -293,7 +312,8 @@ class Bridge:
         self.database.worked()
         self._batch = Batch()
         try:
-            await self._publish({row["l_uuid"] for row in batch.registrations} | batch.stale, batch.called)
+            moved = batch.registrations + [row for row in batch.qualified if row["cause"]]
+            await self._publish({row["l_uuid"] for row in moved} | batch.stale, batch.called)
         except Exception as error:
             self._pages.failed(error)
         else:
@@ -313,12 +333,17 @@ class Bridge:
         batch = Batch()
         for _ in range(min(BATCH, len(self._history))):
             event = self._history.popleft()
+            if isinstance(event, QualifyChanged):
+                batch.qualified.append(self._qualify(event))
+                continue
             if self._states.get(event.l_uuid) is event:
                 del self._states[event.l_uuid]
             batch.registrations.append(self._registration(event))
         if not self._history:
             for l_uuid in list(self._states)[:BATCH]:
                 batch.registrations.append(self._registration(self._states.pop(l_uuid)))
+            for l_uuid in list(self._qualified)[:BATCH]:
+                batch.qualified.append(self._qualify(self._qualified.pop(l_uuid)))
         for key in list(self._dialogs)[:BATCH]:
             dialog = self._dialogs.pop(key)
             if isinstance(dialog, DialogOver):
@@ -368,6 +393,15 @@ class Bridge:
         if event.final and event.trigger is Trigger.OPERATOR:
             row["who"] = self.operators.pop(event.l_uuid, "")
         return row
+
+    def _qualify(self, event: QualifyChanged) -> Row:
+        return {
+            "l_uuid": event.l_uuid, "fence": self.fences.get(event.l_uuid, 0), "time": self._clock.time(event.at),
+            "qualify_state": event.state.value, "qualify_round_trip": event.round_trip,
+            "qualify_time": self._clock.optional_time(event.answered_at),
+            "cause": event.cause, "code": event.code, "reason": event.reason, "target": event.target,
+            "round_trip": event.round_trip,
+        }
 
 
 def is_news(event: RegistrationChanged) -> bool:

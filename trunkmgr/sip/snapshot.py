@@ -256,7 +256,8 @@ def trunk_of(row: UacReg) -> Trunk:
         auth_proxy=row.auth_proxy or (provider.proxy if provider else ""),
         expires=row.expires, enabled=row.enabled, reg_delay=row.reg_delay,
         contact_addr=row.contact_addr, contact_user=row.contact_user, socket=row.socket,
-        digest_minimum=options.digest_minimum if options else "", problem=problem,
+        digest_minimum=options.digest_minimum if options else "",
+        qualify=options.qualify if options else 0, problem=problem,
     )
     anonymous = options is not None and options.inbound_identity == UacRegOptions.InboundIdentity.ANONYMOUS
     from_any = options is not None and options.inbound_from == UacRegOptions.InboundFrom.ANY_PROVIDER

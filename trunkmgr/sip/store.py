@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from typing import Any
 
-from sipengine.events import BindingChanged
+from sipengine.events import BindingChanged, Reachability
 from sipengine.message import SipUri
 from sipengine.uac.account import UacAccount
 from sipengine.uac.binding import BindingRecord
@@ -22,6 +22,8 @@ def store(node: str, batch: Batch) -> None:
     """Write a batch.  What is refused belongs to another worker by now, or its account is gone."""
     if batch.registrations:
         registrations.record(node, batch.registrations)
+    if batch.qualified:
+        registrations.record_qualify(node, batch.qualified)
     if batch.calls:
         calls.record(node, batch.calls)
     if batch.dialogs:
@@ -62,7 +64,7 @@ _RECORD = (
     "account_id", "call_id", "from_tag", "cseq", "contact", "granted", "bound_until_time", "next_attempt_time",
     "generation", "failures", "target", "realm_seen", "code", "reason", "round_trip",
     "service_route", "path", "associated_uris", "digest", "covered", "coverable", "counted_time",
-    "local_address", "seen_address",
+    "local_address", "seen_address", "qualify_state",
 )
 
 
@@ -83,6 +85,7 @@ def _record(row: Mapping[str, Any], clock: Clock) -> BindingRecord:
         routes=Routes(row["service_route"], row["path"], row["associated_uris"]), digest=row["digest"],
         covered=row["covered"], coverable=row["coverable"], counted_to=clock.at(counted) if counted else None,
         local_address=row["local_address"], seen_address=row["seen_address"],
+        reachability=Reachability(row["qualify_state"]),
     )
 
 

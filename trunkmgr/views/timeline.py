@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from trunkmgr.causes import CAUSES, Shown, answer, explain
 from trunkmgr.models import RegistrationEvent
-from trunkmgr.models.registration import State
+from trunkmgr.models.registration import State, Trigger
 from trunkmgr.payloads import duration, shown_state
 
 WINDOWS = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "30d": timedelta(days=30)}
@@ -45,6 +45,8 @@ class Span:
 
 
 def event_shown(event: RegistrationEvent) -> Shown:
+    if event.trigger == Trigger.OPTIONS and event.cause in CAUSES:
+        return CAUSES[event.cause].shown
     return shown_state(event.state, event.cause, 0, planned=False)
 
 
@@ -144,7 +146,7 @@ def stamp(moment: datetime, now: datetime) -> str:
 def event_title(event: RegistrationEvent) -> str:
     """What happened, cause before code."""
     shown = event_shown(event)
-    if shown is Shown.REGISTERED:
+    if shown is Shown.REGISTERED and event.trigger != Trigger.OPTIONS:
         return f"Registered, {event.granted} s granted" if event.granted else "Registered"
     if shown in (Shown.REFUSED, Shown.FAILING):
         return explain(event.cause, event.code, event.reason, {}).short

@@ -15,7 +15,7 @@ from django.utils import timezone
 from trunkmgr import coverage, payloads, selectors
 from trunkmgr.causes import CAUSES, UNDER_WAY, Shown, answer
 from trunkmgr.exceptions import NoWorker
-from trunkmgr.models import Call, Registration, RegistrationEvent, UacReg
+from trunkmgr.models import Call, Registration, UacReg
 from trunkmgr.models.registration import State, Trigger
 from trunkmgr.services import accounts, foreign, orders
 from trunkmgr.views import timeline
@@ -107,6 +107,7 @@ def facts(registration: Registration, row: dict[str, Any], now: datetime) -> lis
         ("Old addresses", ", ".join(registration.stale.split()), "(still bound; Register now takes them back)"),
         ("Seen as", seen_as(registration), "(by the provider: NAT between)"),
         ("Target", registration.target, ""),
+        ("Server", *payloads.reach(registration, now)),
         ("Calls go by", registration.service_route, "(Service-Route of the provider)"),
         ("Way to us", registration.path, "(Path, as the provider tells it)"),
         ("Identities", registration.associated_uris, "(P-Associated-URI, the usual one first)"),
@@ -121,6 +122,7 @@ def facts(registration: Registration, row: dict[str, Any], now: datetime) -> lis
         ("May call", options.numbers, "(beginnings of numbers)"),
         ("Calls at most", str(options.max_calls or ""), ""),
         ("Calls out a second", str(options.max_rate or ""), "at most"),
+        ("OPTIONS every", f"{options.qualify} s" if options.qualify else "", ""),
         ("Local id", account.l_uuid, ""),
         ("Note", options.note, ""),
         ("Kept in", "another database" if foreign.is_foreign(account) else "", "(UAC_REG_DB_URL)"),
@@ -150,10 +152,7 @@ def history(registration: Registration, now: datetime, window: str) -> dict[str,
     key, _ = payloads.silence(registration.owner, now)
     node = registration.owner
     silent_since = (node.stopped_time or node.heartbeat_time) if node and key else None
-    events = selectors.timeline(registration.account_id, since, EVENTS_READ)[::-1]
-    before = RegistrationEvent.objects.filter(l_uuid=registration.account_id, time__lt=since).first()
-    if before and len(events) < EVENTS_READ:
-        events.insert(0, before)
+    events = selectors.history(registration.account_id, since, EVENTS_READ)
     parts = timeline.spans(events, since, now, silent_since if events else None, registration.bound_until_time)
     covered = coverage.within(registration, events, since, now)
     return {

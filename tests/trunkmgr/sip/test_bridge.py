@@ -16,6 +16,8 @@ from sipengine.events import (
     CallStarted,
     DialogOver,
     DialogShifted,
+    QualifyChanged,
+    Reachability,
     RegistrationChanged,
     RegistrationState,
     Trigger,
@@ -35,6 +37,11 @@ def changed(l_uuid: str, state: State = State.REGISTERED, *, final: bool = True,
         "at": 100.0, **fields,
     }
     return RegistrationChanged(l_uuid=l_uuid, state=state, final=final, **values)
+
+
+def qualified(l_uuid: str, at: float, cause: str = "") -> QualifyChanged:
+    state = Reachability.UNREACHABLE if cause == "options_silent" else Reachability.REACHABLE
+    return QualifyChanged(l_uuid, state, cause, 200, "OK", "udp:192.0.2.1:5060", 0.02, at, at)
 
 
 class Database:
@@ -115,6 +122,28 @@ def test_the_last_state_is_written_and_what_ended_otherwise_becomes_history(run:
     assert (bound - time).total_seconds() == 60.0
     assert time.tzinfo is not None
     assert not {"at", "bound_until_at", "next_attempt_at"} & rows[1].keys(), "engine clock stays inside"
+
+
+def test_each_turn_of_a_server_is_written_and_the_last_round_trip(run: Callable) -> None:
+    async def scenario(bridge: Bridge, database: Database, told: list) -> None:
+        bridge.fences["a"] = 3
+        bridge.take(deque([
+            qualified("a", 100.0), qualified("a", 160.0, "options_silent"), qualified("a", 220.0, "options_answered"),
+            qualified("a", 280.0), qualified("a", 340.0), qualified("b", 340.0),
+        ]))
+        await asyncio.sleep(0.05)
+        assert told == [({"a"}, set())], "pages hear of turns, not of each round trip"
+        bridge.take(deque([qualified("b", 400.0)]))
+        await asyncio.sleep(0.05)
+        assert told[1:] == [(set(), set())]
+
+    rows = [row for batch in run(scenario).batches for row in batch.qualified]
+    assert [(row["l_uuid"], row["qualify_state"], row["cause"], row["fence"]) for row in rows] == [
+        ("a", "unreachable", "options_silent", 3), ("a", "reachable", "options_answered", 3), ("a", "reachable", "", 3),
+        ("b", "reachable", "", 0), ("b", "reachable", "", 0),
+    ]
+    assert (rows[2]["time"] - rows[1]["time"]).total_seconds() == 120.0 and rows[2]["qualify_round_trip"] == 0.02
+    assert rows[2]["qualify_time"] == rows[2]["time"]
 
 
 def test_an_operators_exchange_names_him(run: Callable) -> None:

@@ -73,6 +73,10 @@ class Peer(asyncio.DatagramProtocol):
             route = f"Service-Route: <sip:{PROVIDER};lr>"
             answer = "\r\n".join(["SIP/2.0 200 OK", *kept, to, *contact, route, "Content-Length: 0", "", ""])
             self.transport.sendto(answer.encode(), address)
+        elif self.registrar and text.startswith("OPTIONS"):
+            kept = [line for line in text.split("\r\n") if re.match(r"(Via|From|To|Call-ID|CSeq):", line)]
+            answer = "\r\n".join(["SIP/2.0 405 Method Not Allowed", *kept, "Content-Length: 0", "", ""])
+            self.transport.sendto(answer.encode(), address)
         self.messages.put_nowait(text)
 
     async def next(self, start: str, within: float = 2.0) -> str:
@@ -233,6 +237,26 @@ def test_what_was_deleted_or_renamed_while_no_worker_ran_is_taken_back_at_the_st
         (new,) = (lines for lines in told if "0" not in lines)
         assert "<sip:robert@sip.example>" in new and before["bob"] not in new
         assert told.index(new) > told.index(sorted(["0", "<sip:bob@sip.example>", before["bob"]]))
+
+    run(scenario)
+
+
+@pytest.mark.checklist("H20")
+def test_the_server_of_an_account_is_asked_as_soon_as_it_says_so(run: Callable[..., None]) -> None:
+    async def scenario(stand: Stand) -> None:
+        await sync_to_async(stand.account)("alice")
+        await stand.provider.next("REGISTER")
+        await eventually(lambda: Registration.objects.filter(account_id="alice", state="registered").first())
+        account = await UacReg.objects.aget(l_uuid="alice")
+        await sync_to_async(accounts.save)(account, UacRegOptions(account=account, qualify=10))
+        options = await stand.provider.next("OPTIONS", within=0.5)
+        assert options.startswith("OPTIONS sip:sip.example SIP/2.0") and "<sip:alice@sip.example>" in options
+        row = await eventually(lambda: Registration.objects.filter(qualify_state="reachable").first())
+        assert 0 < row.qualify_round_trip < 1 and row.qualify_time is not None
+        assert row.generation == 1, "nothing was registered anew"
+        await sync_to_async(accounts.save)(account, UacRegOptions(account=account))
+        row = await eventually(lambda: Registration.objects.filter(qualify_state="unknown").first())
+        assert (row.qualify_round_trip, row.qualify_time, row.generation) == (None, None, 1)
 
     run(scenario)
 

@@ -13,7 +13,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from trunkmgr import coverage, lint, selectors
+from trunkmgr import coverage, lint, payloads, selectors
 from trunkmgr.causes import Shown
 from trunkmgr.exceptions import NoWorker
 from trunkmgr.management import trunks
@@ -146,7 +146,7 @@ class Command(OrderCommand):
             "provider": trunk.provider, "inbound_identity": str(own.inbound_identity),
             "inbound_from": str(own.inbound_from),
             "outbound_proxy": own.outbound_proxy, "digest_minimum": str(own.digest_minimum), "numbers": own.numbers,
-            "max_calls": own.max_calls, "max_rate": own.max_rate, "note": own.note,
+            "max_calls": own.max_calls, "max_rate": own.max_rate, "qualify": own.qualify, "note": own.note,
         }
         values["kept_in"] = "UAC_REG_DB_URL" if foreign.is_foreign(account) else "our database"
         counted = coverage.until(live, now)
@@ -154,6 +154,8 @@ class Command(OrderCommand):
             self.json(values | {"registration": trunk.summary() | {
                 "contact": live.contact, "stale": live.stale.split(),
                 "target": live.target, "granted": live.granted, "round_trip": live.round_trip,
+                "qualify_state": str(live.qualify_state), "qualify_round_trip": live.qualify_round_trip,
+                "qualify_time": live.qualify_time,
                 "realm_seen": live.realm_seen, "trigger": live.trigger, "call_id": live.call_id, "cseq": live.cseq,
                 "service_route": live.service_route, "path": live.path, "associated_uris": live.associated_uris,
                 "covered": counted.covered, "coverable": counted.coverable, "covered_ratio": counted.ratio,
@@ -166,7 +168,7 @@ class Command(OrderCommand):
             "why": trunk.sentence or trunk.why, "what to do": trunk.fix, "last answer": trunk.answer,
             "expires in": until(live.bound_until_time, now), "next attempt": until(live.next_attempt_time, now),
             "caused by": live.get_trigger_display() if live.trigger else "", "failures in a row": live.failures,
-            "registrar": live.target, "contact": live.contact,
+            "registrar": live.target, "server": " ".join(payloads.reach(live, now)), "contact": live.contact,
             "earlier contacts, still bound": live.stale.replace("\n", " "),
             "calls go by (Service-Route)": live.service_route,
             "path": live.path, "identities (P-Associated-URI)": live.associated_uris,
@@ -201,7 +203,7 @@ class Command(OrderCommand):
             name: options[name]
             for name in (
                 "inbound_identity", "inbound_from", "outbound_proxy", "digest_minimum", "numbers", "max_calls",
-                "max_rate", "note",
+                "max_rate", "qualify", "note",
             )
             if options[name] is not None
         }
@@ -352,6 +354,7 @@ def _add_columns(parser: CommandParser) -> None:
     own.add_argument("--numbers", metavar="PREFIXES", help=_help(UacRegOptions, "numbers"))
     own.add_argument("--max-calls", type=int, metavar="N", help=_help(UacRegOptions, "max_calls"))
     own.add_argument("--max-rate", type=int, metavar="N", help=_help(UacRegOptions, "max_rate"))
+    own.add_argument("--qualify", type=int, metavar="SECONDS", help=_help(UacRegOptions, "qualify"))
     own.add_argument("--note", metavar="TEXT", help="a remark of yours")
     add_secret_options(parser)
 
