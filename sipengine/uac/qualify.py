@@ -143,11 +143,8 @@ class Qualification:
             self._ask(now)
 
     def _wanted(self, now: float) -> bool:
-        registration = self._registration
-        account = registration.account
-        return account.enabled and not registration.removed and (
-            account.expires <= 0 or registration.binding.stands(now)
-        )
+        account, binding = self._registration.account, self._registration.binding
+        return account.enabled and (account.expires <= 0 or binding.stands(now))
 
     def _ask(self, now: float) -> None:
         owner, account, binding = self._owner, self._registration.account, self._registration.binding

@@ -91,6 +91,7 @@ class Registrations:
         """Forget a deleted account, and take its binding back."""
         registration = self._all.get(l_uuid)
         if registration is not None:
+            self.qualify.forget(l_uuid)
             registration.removed = True
             registration.want(Kind.UNREGISTER, Trigger.CHANGE, now)
 
@@ -205,7 +206,6 @@ class Registrations:
         if self._all.get(registration.account.l_uuid) is registration:
             del self._all[registration.account.l_uuid]
             self.reconnect.forget(registration.account.l_uuid)
-            self.qualify.forget(registration.account.l_uuid)
 
     def credentials(self, account: UacAccount) -> Credentials:
         return Credentials(

@@ -254,6 +254,8 @@ def test_the_server_of_an_account_is_asked_as_soon_as_it_says_so(run: Callable[.
         row = await eventually(lambda: Registration.objects.filter(qualify_state="reachable").first())
         assert 0 < row.qualify_round_trip < 1 and row.qualify_time is not None
         assert row.generation == 1, "nothing was registered anew"
+        records = await sync_to_async(store.binding_records)(stand.worker.node, stand.worker.clock)
+        assert records["alice"].reachability == "reachable", "known after a restart"
         await sync_to_async(accounts.save)(account, UacRegOptions(account=account))
         row = await eventually(lambda: Registration.objects.filter(qualify_state="unknown").first())
         assert (row.qualify_round_trip, row.qualify_time, row.generation) == (None, None, 1)
