@@ -73,10 +73,6 @@ class Peer(asyncio.DatagramProtocol):
             route = f"Service-Route: <sip:{PROVIDER};lr>"
             answer = "\r\n".join(["SIP/2.0 200 OK", *kept, to, *contact, route, "Content-Length: 0", "", ""])
             self.transport.sendto(answer.encode(), address)
-        elif self.registrar and text.startswith("OPTIONS"):
-            kept = [line for line in text.split("\r\n") if re.match(r"(Via|From|To|Call-ID|CSeq):", line)]
-            answer = "\r\n".join(["SIP/2.0 405 Method Not Allowed", *kept, "Content-Length: 0", "", ""])
-            self.transport.sendto(answer.encode(), address)
         self.messages.put_nowait(text)
 
     async def next(self, start: str, within: float = 2.0) -> str:
@@ -251,6 +247,9 @@ def test_the_server_of_an_account_is_asked_as_soon_as_it_says_so(run: Callable[.
         await sync_to_async(accounts.save)(account, UacRegOptions(account=account, qualify=10))
         options = await stand.provider.next("OPTIONS", within=0.5)
         assert options.startswith("OPTIONS sip:sip.example SIP/2.0") and "<sip:alice@sip.example>" in options
+        kept = [line for line in options.split("\r\n") if re.match(r"(Via|From|To|Call-ID|CSeq):", line)]
+        answer = "\r\n".join(["SIP/2.0 405 Method Not Allowed", *kept, "Content-Length: 0", "", ""])
+        stand.provider.transport.sendto(answer.encode(), stand.address)
         row = await eventually(lambda: Registration.objects.filter(qualify_state="reachable").first())
         assert 0 < row.qualify_round_trip < 1 and row.qualify_time is not None
         assert row.generation == 1, "nothing was registered anew"
