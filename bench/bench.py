@@ -17,10 +17,11 @@ import calls
 import capture
 import compare
 import plan
+import refreshes
 import registrations
 
 MEASURES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "storm": registrations.storm, "refresh": registrations.refresh, "addlat": registrations.addlat,
+    "storm": registrations.storm, "refresh": refreshes.refresh, "addlat": registrations.addlat,
     "idle": registrations.idle, "mem": registrations.mem,
     "inbound": calls.inbound, "outbound": calls.outbound, "findmax": calls.findmax, "null": calls.null,
     "latency": capture.latency, "trace": capture.trace,
@@ -39,7 +40,7 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("measure", choices=sorted(MEASURES))
     add("--adapter", help="script of the system under test")
-    add("--against", default=str(plan.HERE / "sut_kamailio.sh"), help="compare: script of the other system")
+    add("--against", default=str(plan.HERE / "sut_kamailio.sh"), help="compare, refresh: script of the other system")
     add("--sut", default=f"{plan.IP}:{plan.SUT}", help="IP:PORT")
     add("--pids", help="a running system without adapter: all its processes, separated by commas")
     add("-e", "--env", action="append", metavar="K=V", help="environment of the adapter; may be repeated")
@@ -47,13 +48,15 @@ def arguments() -> argparse.Namespace:
     add("--out", type=Path, default=plan.RUN / "results.jsonl")
     add("--brief", action="store_true", help="print the main figures only")
     add("--n", type=int, default=100, help="storm: accounts")
-    add("--accounts", type=int, default=100, help="calls: accounts to call")
+    add("--accounts", type=int, default=100, help="accounts to call, or to refresh")
     add("--timeout", type=float, default=120)
     add("--tail", type=float, default=1.0)
     add("--grant", type=int, default=0)
+    add("--expires", type=int, default=60, help="refresh: seconds asked for")
+    add("--nonce", type=int, default=300, help="refresh: seconds that the registrar takes a nonce again; 0: never")
     add("--rate", type=int, default=50)
     add("--rates", default="50,500,1000,2000", help="compare: calls/s, separated by commas")
-    add("--rounds", type=int, default=3, help="compare: pairs at each rate")
+    add("--rounds", type=int, default=3, help="compare, refresh: pairs (at each rate)")
     add("--secs", type=int, default=20)
     add("--dir", choices=["inbound", "outbound"], default="inbound", help="compare, findmax, latency, trace")
     add("--start", type=int, default=500)
@@ -67,6 +70,8 @@ def arguments() -> argparse.Namespace:
     add("--prefix", default="new")
     add("--name", default="trace")
     add("--sbye", action="store_true", help="trace: the callee hangs up")
+    if parser.parse_args().measure == "refresh":
+        parser.set_defaults(accounts=1000, secs=60)
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""Measures A, B, C and F: registration storm, refreshes, time to a new account's REGISTER, memory and idle CPU."""
+"""Measures A, C and F: registration storm, time to a new account's REGISTER, memory and idle CPU."""
 
 from __future__ import annotations
 
@@ -75,24 +75,6 @@ def _peak(samples: Sequence[tuple[float, float]]) -> float:
         if span >= 0.1:
             peak = max(peak, (cpu - samples[first][1]) / span)
     return peak
-
-
-def refresh(options: Namespace) -> Result:
-    """Count refreshes of a running SUT and what they cost; start it with a short EXPIRES."""
-    sut, registrar = Sut(options), Registrar()
-    pids, drops, first = sut.pids(), machine.udp_drops(sut.port), registrar.stats()
-    cpu, before, start = machine.cpu_s(pids), machine.busy(), time.monotonic()
-    time.sleep(options.secs)
-    last, used, took = registrar.stats(), machine.cpu_s(pids) - cpu, time.monotonic() - start
-    done = last["ok"] - first["ok"]
-    return {
-        "measure": "B_refresh", "secs": round(took, 1), "refreshes": done, "req": last["req"] - first["req"],
-        "retrans": _repeated(last) - _repeated(first), "badauth": last["badauth"] - first["badauth"],
-        "refresh_per_s": round(done / took, 1), "cpu_s": round(used, 2),
-        "cpu_s_per_10k": round(used * 1e4 / done, 3) if done else None,
-        "udp_drops": machine.udp_drops(sut.port) - drops, "aors_ok": last["aors_ok"],
-        **machine.memory(pids), **machine.busy_since(before),
-    }
 
 
 def addlat(options: Namespace) -> Result:
