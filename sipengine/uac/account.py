@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sipengine.uac.digest import Credentials
+
 
 @dataclass(frozen=True, slots=True)
 class UacAccount:
@@ -18,6 +20,8 @@ class UacAccount:
     auth_username: str = ""
     auth_password: str = field(default="", repr=False)
     auth_ha1: str = field(default="", repr=False)
+    empty_password: bool = False
+    """Challenges are answered with an empty password."""
     auth_proxy: str = ""
     """``sip:`` URI that REGISTER goes to; empty: `r_domain` (the host fills in the provider's proxy)."""
     expires: int = 3600
@@ -46,9 +50,18 @@ class UacAccount:
         return self.auth_username or self.r_username
 
     @property
-    def auth_secret(self) -> tuple[str, str, str, str, str]:
+    def auth_secret(self) -> tuple[object, ...]:
         """What a challenge is answered with."""
-        return self.realm, self.auth_username, self.auth_password, self.auth_ha1, self.digest_minimum
+        return (
+            self.realm, self.auth_username, self.auth_password, self.auth_ha1, self.digest_minimum, self.empty_password,
+        )  # fmt: skip
+
+    def credentials(self, realm: str = "") -> Credentials:
+        """The same for the realm that is named; without one for any."""
+        return Credentials(
+            self.auth_user.encode(), self.auth_password.encode(), self.auth_ha1.encode(), realm.encode(),
+            self.digest_minimum.encode(), self.empty_password,
+        )
 
     @property
     def registers_as(self) -> tuple[object, ...]:

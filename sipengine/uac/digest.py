@@ -71,12 +71,14 @@ class Credentials:
     """Weakest algorithm that they answer, ``MD5`` or ``SHA-256``; empty: as strong as the realm was before
     (`uac.strength`).
     """
+    empty: bool = False
+    """An empty password is meant, and not that there is none."""
 
     def __bool__(self) -> bool:
-        return bool(self.password or self.ha1)
+        return bool(self.password or self.ha1) or self.empty
 
     def fits(self, algorithm: bytes) -> bool:
-        return bool(self.password) or self.has_ha1(algorithm)
+        return bool(self.password) or self.empty or self.has_ha1(algorithm)
 
     def has_ha1(self, algorithm: bytes) -> bool:
         return bool(self.ha1) and algorithm == (b"SHA-256" if len(self.ha1) == 64 else b"MD5")

@@ -152,7 +152,7 @@ class Qualification:
         if target is not None and target.transport == "tls" and not target.names:
             target = None  # taken over from before a restart: what name its certificate must have, the route tells
         request = options(
-            account, owner.agent.entropy, owner.credentials(account), binding.route, TIMEOUT, Priority.PROBE,
+            account, owner.agent.entropy, account.credentials(), binding.route, TIMEOUT, Priority.PROBE,
             () if target is None else (target,),
         )
         self._exchange = Exchange(owner.requests, request, ignore_time, self._ended)

@@ -13,7 +13,6 @@ from sipengine.transport.flow import Flow
 from sipengine.uac.account import UacAccount
 from sipengine.uac.binding import BindingRecord
 from sipengine.uac.departures import Departures
-from sipengine.uac.digest import Credentials
 from sipengine.uac.pacing import Pacing, Priority
 from sipengine.uac.qualify import Qualify
 from sipengine.uac.reconnect import Reconnect
@@ -207,12 +206,6 @@ class Registrations:
             del self._all[registration.account.l_uuid]
             self.reconnect.forget(registration.account.l_uuid)
 
-    def credentials(self, account: UacAccount) -> Credentials:
-        return Credentials(
-            account.auth_user.encode(), account.auth_password.encode(), account.auth_ha1.encode(),
-            weakest=account.digest_minimum.encode(),
-        )
-
     def exchange(
         self, binding: Binding, expires: int, trigger: Trigger,
         on_sent: Callable[[float], None], on_done: Callable[[Outcome], None],
@@ -221,7 +214,7 @@ class Registrations:
         request = Request(
             b"REGISTER", binding.ruri, binding.route,
             lambda flow: binding.headers(expires, flow, self.agent.configuration.reg_contact_addr),
-            self.credentials(account), account.realm, account.socket,
+            account.credentials(), account.realm, account.socket,
             Priority.OPERATOR if trigger is Trigger.OPERATOR else Priority.ROUTINE,
         )  # fmt: skip
         return Exchange(self.requests, request, on_sent, on_done)

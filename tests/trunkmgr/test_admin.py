@@ -89,6 +89,12 @@ def test_removing_a_secret_is_offered_only_where_one_is_stored(web: Client) -> N
     assert reverse("status:trunk", args=["uuid-1"]) in page
 
 
+def test_an_account_without_password_where_that_is_meant(web: Client) -> None:
+    assert web.post(reverse(ADD), fields(auth_password="", authentication="empty")).status_code == 302
+    assert UacReg.objects.get().options.authentication == "empty"
+    assert 'value="empty" selected' in web.get(change_url(UacReg.objects.get())).content.decode()
+
+
 def test_a_missing_next_hop_is_said(web: Client) -> None:
     response = web.post(reverse(ADD), fields(), follow=True)
     assert "No next hop is set for pbx.example" in response.content.decode()

@@ -125,6 +125,17 @@ class TestAdd:
     def test_without_password_names_the_cause(self, run: Any) -> None:
         assert "neither password nor HA1" in run("uacreg", "add", "4712", *ADD, fails=True)
 
+    @pytest.mark.parametrize("authentication", ["empty", "none"])
+    def test_without_password_where_that_is_meant(self, run: Any, authentication: str) -> None:
+        run("uacreg", "add", "4712", *ADD, "--authentication", authentication)
+        stored = UacReg.objects.get()
+        assert (stored.options.authentication, bool(stored.auth_password)) == (authentication, False)
+        said = run("uacreg", "edit", "4712", "--password-stdin", stdin=PASSWORD, fails=True)
+        assert "remove it, or set its authentication to password" in said
+        run("uacreg", "edit", "4712", "--authentication", "password", "--password-stdin", stdin=PASSWORD)
+        run("uacreg", "edit", "4712", "--authentication", authentication)
+        assert not UacReg.objects.get().auth_password, "who says that there is none means the stored one too"
+
     def test_names_the_option_of_a_bad_value(self, run: Any) -> None:
         said = run("uacreg", "add", "4712", *ADD, "--auth-proxy", "x", "--password-stdin", stdin=PASSWORD, fails=True)
         assert "--auth-proxy: A SIP URI starts with sip:" in said

@@ -103,6 +103,11 @@ class UacRegForm(SecretsForm):
         required=False, choices=UacRegOptions.DigestMinimum.choices, widget=UnfoldAdminSelectWidget,
         label="Weakest digest", help_text=UacRegOptions._meta.get_field("digest_minimum").help_text,
     )
+    authentication = forms.ChoiceField(
+        required=False, choices=UacRegOptions.Authentication.choices, widget=UnfoldAdminSelectWidget,
+        initial=UacRegOptions.Authentication.PASSWORD,
+        help_text=UacRegOptions._meta.get_field("authentication").help_text,
+    )
     note = forms.CharField(required=False, max_length=200, widget=UnfoldAdminTextInputWidget)
     auth_password = secret_field("Password", "")
     clear_password = _removal_field("password")
@@ -139,7 +144,7 @@ class UacRegForm(SecretsForm):
                 "enabled": self.instance.enabled, "provider": options.provider_id, "note": options.note,
                 "inbound_identity": options.inbound_identity, "outbound_proxy": options.outbound_proxy,
                 "inbound_from": options.inbound_from,
-                "digest_minimum": options.digest_minimum,
+                "digest_minimum": options.digest_minimum, "authentication": options.authentication,
                 "numbers": options.numbers, "max_calls": options.max_calls, "max_rate": options.max_rate,
                 "qualify": options.qualify,
             })
@@ -147,6 +152,12 @@ class UacRegForm(SecretsForm):
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean()
         self._fill_in(cleaned)
+        cleaned["authentication"] = cleaned.get("authentication") or UacRegOptions.Authentication.PASSWORD
+        if "auth_password" in self.fields:
+            try:
+                self.instance.check_authentication(cleaned["authentication"])
+            except forms.ValidationError as error:
+                self.add_error(None, error)
         flags = self.instance.flags
         self.instance.flags = flags & ~FLAG_DISABLED if cleaned.get("enabled") else flags | FLAG_DISABLED
         return cleaned
@@ -164,7 +175,10 @@ class UacRegForm(SecretsForm):
     def options(self) -> UacRegOptions:
         """Return our columns as the form has them."""
         options = self.instance.get_options() if self.instance.pk else UacRegOptions()
-        for name in ("provider", "inbound_identity", "inbound_from", "outbound_proxy", "digest_minimum", "note"):
+        for name in (
+            "provider", "inbound_identity", "inbound_from", "outbound_proxy", "digest_minimum", "authentication",
+            "note",
+        ):
             setattr(options, name, self.cleaned_data[name])
         options.numbers = self.cleaned_data["numbers"]
         for name in ("max_calls", "max_rate", "qualify"):

@@ -39,8 +39,8 @@ _FOREIGN_FIELDSETS = (
         "description": "This account stands in the database of UAC_REG_DB_URL and is changed there. What is set here "
                        "stays here; Enabled holds until its row there changes.",
         "fields": (
-            "enabled", "provider", "outbound_proxy", "inbound_identity", "inbound_from", "digest_minimum", "numbers",
-            "max_calls", "max_rate", "qualify", "note",
+            "enabled", "provider", "outbound_proxy", "inbound_identity", "inbound_from", "digest_minimum",
+            "authentication", "numbers", "max_calls", "max_rate", "qualify", "note",
         ),
     }),
     ("Its row there", {"fields": _COLUMNS}),
@@ -88,7 +88,9 @@ class UacRegAdmin(ServiceAdmin):
         ("Calls", {"fields": (("l_username", "l_domain"), ("inbound_identity", "inbound_from"), "outbound_proxy")}),
         ("Limits", {"classes": ("collapse",), "fields": ("numbers", ("max_calls", "max_rate"))}),
         ("Authentication", {
-            "classes": ("collapse",), "fields": ("auth_username", "realm", ("auth_ha1", "clear_ha1"), "digest_minimum"),
+            "classes": ("collapse",), "fields": (
+                "authentication", "auth_username", "realm", ("auth_ha1", "clear_ha1"), "digest_minimum",
+            ),
         }),
         ("Registration", {
             "classes": ("collapse",),

@@ -103,9 +103,21 @@ class UacReg(models.Model):
 
     def clean(self) -> None:
         """Check what no column can say alone; a stored secret that no key opens is left as it is."""
-        if not self.auth_password and not self.auth_ha1:
-            raise ValidationError({"auth_password": "The account has neither password nor HA1; enter one of them."})
         check_secrets(self, "auth_password", "auth_ha1")
+
+    def check_authentication(self, authentication: str) -> None:
+        """Raise ValidationError where its secrets are not those of `UacRegOptions.authentication`."""
+        secret = bool(self.auth_password or self.auth_ha1)
+        if authentication == UacRegOptions.Authentication.PASSWORD:
+            if not secret:
+                raise ValidationError({
+                    "auth_password": "The account has neither password nor HA1; enter one of them, or set its "
+                    "authentication to an empty password or to none.",
+                })
+        elif secret:
+            raise ValidationError({
+                "auth_password": "The account has a password or HA1: remove it, or set its authentication to password.",
+            })
 
 
 class UacRegOptions(models.Model):
@@ -123,6 +135,11 @@ class UacRegOptions(models.Model):
         LEARNT = "", "As strong as the provider's was before"
         MD5 = "MD5", "MD5"
         SHA_256 = "SHA-256", "SHA-256"
+
+    class Authentication(models.TextChoices):
+        PASSWORD = "password", "Password or HA1"
+        EMPTY = "empty", "An empty password"
+        NONE = "none", "None, the provider knows our address"
 
     account = models.OneToOneField(
         UacReg, to_field="l_uuid", on_delete=models.CASCADE, db_constraint=False, db_column="l_uuid",
@@ -147,6 +164,10 @@ class UacRegOptions(models.Model):
     digest_minimum = models.CharField(
         max_length=8, choices=DigestMinimum.choices, default=DigestMinimum.LEARNT, blank=True,
         help_text="Weakest digest that this account answers a challenge with.",
+    )
+    authentication = models.CharField(
+        max_length=8, choices=Authentication.choices, default=Authentication.PASSWORD,
+        help_text="What the account proves itself with. None: a challenge is a failure.",
     )
     numbers = models.CharField(
         "numbers it may call", max_length=1000, default="", blank=True, validators=[validators.number_prefixes],

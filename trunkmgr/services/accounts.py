@@ -65,6 +65,7 @@ def save(account: UacReg, options: UacRegOptions | None = None, who: str = "") -
                 raise ValidationError({"l_uuid": "The local unique id cannot be changed; add a new account instead."})
         if own:
             account.full_clean()
+            account.check_authentication((options or account.get_options()).authentication)
         if options is None and created:
             options = UacRegOptions()
         with departures.kept(() if created else [account.l_uuid]):

@@ -134,6 +134,7 @@ def _own_values(options: UacRegOptions) -> dict[str, str]:
         "inbound_from": str(options.inbound_from),
         "outbound_proxy": options.outbound_proxy,
         "digest_minimum": str(options.digest_minimum),
+        "authentication": str(options.authentication),
         "numbers": options.numbers,
         "max_calls": str(options.max_calls),
         "max_rate": str(options.max_rate),
@@ -194,6 +195,8 @@ def _plan_row(row: FileRow, stored: UacReg | None, providers: dict[str, Provider
                 options.inbound_identity = _identity(text)
             elif column == "inbound_from":
                 options.inbound_from = _inbound_from(text)
+            elif column == "authentication":
+                options.authentication = _authentication(text)
             elif column in ("max_calls", "max_rate", "qualify"):
                 setattr(options, column, _number(column, text or "0"))
             elif column in ("note", "outbound_proxy", "digest_minimum", "numbers"):
@@ -257,6 +260,12 @@ def _inbound_from(text: str) -> str:
     return text or UacRegOptions.InboundFrom.PROVIDER.value
 
 
+def _authentication(text: str) -> str:
+    if text and text not in UacRegOptions.Authentication.values:
+        raise ValueError(f"Write one of {', '.join(UacRegOptions.Authentication.values)}.")
+    return text or UacRegOptions.Authentication.PASSWORD.value
+
+
 def _number(column: str, text: str) -> int:
     if not _NUMBER.fullmatch(text.strip()):
         raise ValueError("This is no whole number.")
@@ -286,7 +295,10 @@ def _same(stored: Secret, clear: str) -> bool:
 
 def _judge(account: UacReg, options: UacRegOptions) -> Iterator[tuple[str | None, str]]:
     """Yield column and reason of all that the models refuse; asks no database, unlike `full_clean`."""
-    for check in (account.clean_fields, account.clean, lambda: options.clean_fields(exclude={"account", "provider"})):
+    for check in (
+        account.clean_fields, account.clean, lambda: account.check_authentication(options.authentication),
+        lambda: options.clean_fields(exclude={"account", "provider"}),
+    ):
         try:
             check()
         except ValidationError as error:

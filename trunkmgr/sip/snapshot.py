@@ -49,17 +49,15 @@ class Trunk:
     """`inbound_from`: every configured provider may call it, not only its own."""
     limits: Limits = NO_LIMITS
     """What it may cost."""
+    by_address: bool = False
+    """It has no password: the provider knows us by our address."""
     side: tuple[int | None, frozenset[str]] = field(init=False, repr=False, compare=False)
     """Who its provider is: its row, and the hosts that the account names."""
     credentials: tuple[Credentials, ...] = field(init=False, repr=False, compare=False)
     """The account's own, as it registers with them; none where it has no secret."""
 
     def __post_init__(self) -> None:
-        account = self.account
-        own = Credentials(
-            account.auth_user.encode(), account.auth_password.encode(), account.auth_ha1.encode(),
-            account.realm.encode(), account.digest_minimum.encode(),
-        )
+        own = self.account.credentials(self.account.realm)
         object.__setattr__(self, "credentials", (own,) if own else ())
         object.__setattr__(self, "side", (self.provider_id, frozenset(self.hosts)))
 
@@ -249,6 +247,7 @@ def trunk_of(row: UacReg) -> Trunk:
     options: UacRegOptions | None = getattr(row, "options", None)
     provider = options.provider if options else None
     password, ha1, problem = _secrets_of(row)
+    authentication = options.authentication if options else UacRegOptions.Authentication.PASSWORD
     account = UacAccount(
         l_uuid=row.l_uuid, l_username=row.l_username, l_domain=row.l_domain,
         r_username=row.r_username, r_domain=row.r_domain, realm=row.realm,
@@ -258,12 +257,14 @@ def trunk_of(row: UacReg) -> Trunk:
         contact_addr=row.contact_addr, contact_user=row.contact_user, socket=row.socket,
         digest_minimum=options.digest_minimum if options else "",
         qualify=options.qualify if options else 0, problem=problem,
+        empty_password=authentication == UacRegOptions.Authentication.EMPTY and not (password or ha1),
     )
     anonymous = options is not None and options.inbound_identity == UacRegOptions.InboundIdentity.ANONYMOUS
     from_any = options is not None and options.inbound_from == UacRegOptions.InboundFrom.ANY_PROVIDER
     proxy = options.outbound_proxy if options else ""
     limits = limits_of(options.numbers, options.max_calls, options.max_rate) if options else NO_LIMITS
-    return Trunk(account, anonymous, provider.pk if provider else None, proxy, from_any, limits)
+    by_address = authentication == UacRegOptions.Authentication.NONE
+    return Trunk(account, anonymous, provider.pk if provider else None, proxy, from_any, limits, by_address)
 
 
 def departing_account(row: Departure) -> UacAccount:
@@ -273,7 +274,7 @@ def departing_account(row: Departure) -> UacAccount:
         l_uuid=row.l_uuid, l_username="", l_domain="", r_username=row.r_username, r_domain=row.r_domain,
         realm=row.realm, auth_username=row.auth_username, auth_password=password, auth_ha1=ha1,
         auth_proxy=row.auth_proxy, contact_addr=row.contact_addr, contact_user=row.contact_user, socket=row.socket,
-        digest_minimum=row.digest_minimum, problem=problem,
+        digest_minimum=row.digest_minimum, problem=problem, empty_password=not (password or ha1),
     )
 
 

@@ -122,12 +122,14 @@ class UacFunctions:
         credentials = () if trunk is None else snapshot.credentials_for(trunk)
         if mode & 2:
             credentials = tuple(replace(each, password=b"") for each in credentials if each.ha1)
-        if trunk is None or not credentials:
+        if trunk is None or not (credentials or trunk.by_address):
             return FAILED
         context.mark_call(trunk.account.l_uuid, "out", context.fu, context.oU, False)
         context.ruri = b"sip:%b@%b" % (escape_user(trunk.account.r_username), trunk.account.r_domain.encode())
         self.way_out(context, trunk)
         context.credentials = credentials
+        if not credentials:
+            return OK
         env, first = settings.TRUNKMGR, credentials[0]
         for name, known in (
             (env.auth_realm_avp, first.realm), (env.auth_username_avp, first.username),

@@ -318,6 +318,18 @@ def test_challenges_that_cannot_be_answered(row: dict[str, str], challenge: str,
         assert network.last().realm_seen == "theirs"
 
 
+def test_an_empty_password_that_is_meant_is_one() -> None:
+    network = Network(challenging(granting(), password=""))
+    registered(network, auth_password="", empty_password=True)
+    assert network.sent[-1].authorized
+
+
+def test_an_account_known_by_its_address_needs_none() -> None:
+    network = Network(granting())
+    registered(network, auth_password="")
+    assert not network.sent[-1].authorized
+
+
 @pytest.mark.parametrize(
     ("code", "state", "cause"),
     [

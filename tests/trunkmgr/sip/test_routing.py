@@ -230,6 +230,7 @@ REQUESTED = [
     trunk(account("acc1", l_username="100", realm="r.example")),
     trunk(account("acc2", l_username="200", r_username="a b", auth_ha1=HA1), outbound_proxy="sip:192.0.2.1:5071"),
     trunk(account("none", l_username="300", auth_password="", auth_username="")),
+    trunk(account("address", l_username="400", auth_password=""), by_address=True),
 ]
 
 
@@ -245,6 +246,8 @@ REQUESTED = [
     ("acc1", 2, False, -1, ""),  # has no HA1
     ("nobody", 0, False, -1, ""),
     ("none", 0, False, -1, ""),  # nothing to prove itself with
+    ("address", 0, False, 1, "address"),  # nor needs it
+    ("address", 2, False, 1, "address"),
     ("acc1", 4, False, -1, ""),
     ("acc1", -1, False, -1, ""),
 ])  # fmt: skip
@@ -273,6 +276,9 @@ def test_uac_reg_request_to(user: str, mode: int, use_domain: bool, code: int, l
     assert seen[0] == code
     if l_uuid == "acc1":
         expected = ["sip:49301@sip.provider.example", "sip:192.0.2.1:5060", ["r.example", "49301", "secret"]]
+    elif l_uuid == "address":
+        assert seen[2:] == ["sip:192.0.2.1:5060", [None, None, None], l_uuid, []]
+        return
     elif l_uuid:
         secret = HA1 if mode & 2 else "secret"
         expected = ["sip:a%20b@sip.provider.example", "sip:192.0.2.1:5071", ["", "49301", secret]]

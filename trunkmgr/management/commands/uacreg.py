@@ -145,7 +145,8 @@ class Command(OrderCommand):
         values |= {
             "provider": trunk.provider, "inbound_identity": str(own.inbound_identity),
             "inbound_from": str(own.inbound_from),
-            "outbound_proxy": own.outbound_proxy, "digest_minimum": str(own.digest_minimum), "numbers": own.numbers,
+            "outbound_proxy": own.outbound_proxy, "digest_minimum": str(own.digest_minimum),
+            "authentication": str(own.authentication), "numbers": own.numbers,
             "max_calls": own.max_calls, "max_rate": own.max_rate, "qualify": own.qualify, "note": own.note,
         }
         values["kept_in"] = "UAC_REG_DB_URL" if foreign.is_foreign(account) else "our database"
@@ -197,13 +198,17 @@ class Command(OrderCommand):
         from trunkmgr.services import accounts
 
         values = {field.name: options[field.name] for field in COLUMNS if options[field.name] is not None}
-        values |= read_secret(options, needed=not account.pk)
+        without = options["authentication"] not in (None, UacRegOptions.Authentication.PASSWORD)
+        values |= read_secret(options, needed=not account.pk and not without)
+        if without:
+            # Whoever says that there is none does not want the stored one either.
+            values = {"auth_password": "", "auth_ha1": ""} | values
         own = account.get_options()
         own_values = {
             name: options[name]
             for name in (
-                "inbound_identity", "inbound_from", "outbound_proxy", "digest_minimum", "numbers", "max_calls",
-                "max_rate", "qualify", "note",
+                "inbound_identity", "inbound_from", "outbound_proxy", "digest_minimum", "authentication", "numbers",
+                "max_calls", "max_rate", "qualify", "note",
             )
             if options[name] is not None
         }
@@ -350,6 +355,9 @@ def _add_columns(parser: CommandParser) -> None:
     own.add_argument("--outbound-proxy", metavar="URI", help=_help(UacRegOptions, "outbound_proxy"))
     own.add_argument(
         "--digest-minimum", choices=UacRegOptions.DigestMinimum.values, help=_help(UacRegOptions, "digest_minimum"),
+    )
+    own.add_argument(
+        "--authentication", choices=UacRegOptions.Authentication.values, help=_help(UacRegOptions, "authentication"),
     )
     own.add_argument("--numbers", metavar="PREFIXES", help=_help(UacRegOptions, "numbers"))
     own.add_argument("--max-calls", type=int, metavar="N", help=_help(UacRegOptions, "max_calls"))
