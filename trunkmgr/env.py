@@ -401,6 +401,16 @@ class Env:
         "TRUNKMGR_ALLOWED_HOSTS", words, "localhost,127.0.0.1,[::1]",
         "Host names that the web server answers to, separated by commas.",
     )
+    proxies: tuple[str, ...] = variable(
+        "TRUNKMGR_PROXIES", networks, "127.0.0.1,::1",
+        "TLS proxies in front of the web server, addresses or networks, separated by commas: what they say of a "
+        "visitor (X-Forwarded-For, X-Forwarded-Proto) is believed.",
+    )
+    https: bool = variable(
+        "TRUNKMGR_HTTPS", boolean, "0",
+        "1: pages are reached over https only, through a TLS proxy; cookies go no other way. Nobody can sign in over "
+        "http then.",
+    )
     api_rate: int = variable(
         "TRUNKMGR_API_RATE", a_minute, "60", "Requests a minute that one token or user may send to the HTTP API.",
     )

@@ -109,7 +109,7 @@ class WebServer(uvicorn.Server):
 
         super().__init__(uvicorn.Config(
             application, lifespan="off", log_config=None, access_log=False, ws="websockets-sansio",
-            timeout_graceful_shutdown=WEB_GRACE,
+            timeout_graceful_shutdown=WEB_GRACE, forwarded_allow_ips=list(env.proxies),
         ))
         self._task: asyncio.Task[None] | None = None
 

@@ -142,6 +142,9 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 LOGIN_URL = reverse_lazy("admin:login")
 LOGIN_REDIRECT_URL = "/status/"
+# Whether a request came over https its proxy says, whom uvicorn believes (TRUNKMGR_PROXIES): no trusted origins and no
+# SECURE_PROXY_SSL_HEADER, which would believe everybody.
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = env.https
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_HTTPONLY = True

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.deployment import command
 from tests.interop.programs import ROOT, Program, eventually, free_port
 from tests.interop.services import Postgres, Redis
 
@@ -234,7 +235,7 @@ class Embedded(Product):
 
 
 class Cluster(Product):
-    """web, runsip, Celery worker and Celery beat as four processes on PostgreSQL and Redis."""
+    """web, runsip, Celery worker and Celery beat on PostgreSQL and Redis, by the commands of the units in deploy/."""
 
     def __init__(self, folder: Path, postgres: Postgres, redis: Redis, env: Mapping[str, str] | None = None) -> None:
         self.postgres, self.redis = postgres, redis
@@ -253,13 +254,10 @@ class Cluster(Product):
         return self
 
     def start_one(self, name: str) -> None:
-        celery = [sys.executable, "-m", "celery", "-A", "trunkmgr.celery"]
-        argv = {
-            "web": [sys.executable, "manage.py", "web"],
-            "runsip": [sys.executable, "manage.py", "runsip"],
-            "worker": [*celery, "worker", "--loglevel=info", "--concurrency=1"],
-            "beat": [*celery, "beat", "--loglevel=info", "--pidfile=", f"--schedule={self.folder / 'schedule'}"],
-        }[name]
+        service = {"runsip": "sip@", "worker": "celery"}.get(name, name)
+        program, *words = command(f"trunkmgr-{service}")
+        module = ["-m", "celery"] if program.endswith("celery") else []
+        argv = [sys.executable, *module, *words]
         self.programs[name] = Program(argv, log=self.folder / f"{name}.log", env=self.env, cwd=ROOT)
 
     def _ready(self, name: str) -> bool:

@@ -37,6 +37,7 @@ PACKAGES = {
     "setpriv": "util-linux",
     "runuser": "util-linux",
     "curl": "curl",
+    "nginx": "nginx-light",
     "openssl": "openssl",
     "bash": "bash",
 }

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.deployment import value
 from tests.interop.conftest import Place
 from tests.interop.peers import Registrar
 from tests.interop.product import Cluster
@@ -29,7 +30,7 @@ SHORT, LONG = (20, 30, 45), (60, 60, 120)
 """Seconds that the accounts ask for and get."""
 USERS = tuple(f"acc{number}" for number in range(len(SHORT + LONG)))
 RESTART = 5.0
-"""Seconds after which a killed worker is at work again; the test stands in for its supervisor (Restart=always)."""
+"""Seconds after which a killed worker is at work again; the test stands in for systemd (Restart=always)."""
 READY = "trunkmgr ready"
 
 
@@ -123,7 +124,7 @@ def test_a_killed_worker_is_restarted_and_no_grant_of_a_minute_lapses(
     with nothing_lapses(registrar, set(USERS[len(SHORT) :])):
         cluster.programs["runsip"].kill()
         killed, said = time.monotonic(), cluster.programs["runsip"].text.count(READY)
-        time.sleep(1)  # as systemd does with RestartSec=1
+        time.sleep(float(value("trunkmgr-sip@.service", "Service", "RestartSec")))
         cluster.start_one("runsip")
         eventually(lambda: cluster.programs["runsip"].text.count(READY) > said, 20, "the worker is ready again")
         took = time.monotonic() - killed

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.deployment import value
 from tests.interop.conftest import Place
 from tests.interop.peers import Registrar, Sipp, assert_clean
 from tests.interop.product import Embedded
@@ -87,6 +88,19 @@ def test_bindings_are_used_again_after_a_crash(stand: Stand) -> None:
     assert after is not None
     assert after.call_id == before["alice"][0].call_id
     assert after.cseq > before["alice"][0].cseq
+
+
+def test_a_killed_service_is_at_work_again_within_five_seconds(
+    stand: Stand, record_property: Callable[[str, object], None]
+) -> None:
+    """The test stands in for systemd, which has Restart=always and this RestartSec."""
+    stand.product.kill()
+    killed = time.monotonic()
+    time.sleep(float(value("trunkmgr.service", "Service", "RestartSec")))
+    stand.product.start()
+    took = time.monotonic() - killed
+    assert took <= 5, f"It was back after {took:.1f} s."
+    record_property("figure", f"service in one process killed: ready again after {took:.1f} s")
 
 
 def test_an_orderly_stop_keeps_the_bindings_too(stand: Stand) -> None:
