@@ -83,6 +83,15 @@ class Rests:
                 rest.missed = True
         return free + [target for _, _, target in sorted(late, key=lambda entry: entry[:2])]
 
+    def holds(self, target: Target) -> bool:
+        return (target.transport, target.address) in self.resting
+
+    def miss(self, target: Target) -> None:
+        """A request went elsewhere because this one rests: it is probed before requests come back."""
+        rest = self.resting.get((target.transport, target.address))
+        if rest is not None:
+            rest.missed = True
+
     def silent_for(self, targets: Sequence[Target], now: float) -> float:
         """Seconds until the first of `targets` takes new requests again; 0 when one does now."""
         waits = []

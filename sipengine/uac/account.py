@@ -24,6 +24,8 @@ class UacAccount:
     """Challenges are answered with an empty password."""
     auth_proxy: str = ""
     """``sip:`` URI that REGISTER goes to; empty: `r_domain` (the host fills in the provider's proxy)."""
+    registrars: tuple[str, ...] = ()
+    """``sip:`` URIs that REGISTER goes to, one after the other, where nobody at `auth_proxy` serves."""
     expires: int = 3600
     enabled: bool = True
     reg_delay: int = 0
@@ -68,5 +70,5 @@ class UacAccount:
         """All that a REGISTER of this row depends on."""
         return (
             *self.auth_secret, self.expires, self.enabled, self.r_username, self.r_domain, self.contact_user,
-            self.contact_addr, self.auth_proxy, self.socket, self.problem,
+            self.contact_addr, self.auth_proxy, self.registrars, self.socket, self.problem,
         )  # fmt: skip

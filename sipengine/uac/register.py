@@ -85,6 +85,11 @@ class Binding:
         """URI that REGISTER goes to unless the registrar sends us elsewhere."""
         return self.account.auth_proxy.strip("<> ").encode() or f"sip:{self.account.r_domain}".encode()
 
+    @property
+    def standby(self) -> tuple[bytes, ...]:
+        """URIs of the account's other registrars, as `route`."""
+        return () if self.redirect is not None else tuple(uri.encode() for uri in self.account.registrars)
+
     def may_follow(self, uri: SipUri) -> bool:
         """Whether a redirection leads to the provider: to the account's domain or proxy, or below one of them; and
         not from TLS to a clear text.

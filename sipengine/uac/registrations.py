@@ -21,6 +21,9 @@ from sipengine.uac.register import Binding
 from sipengine.uac.registration import Kind, Registration, RegistrationAgent, ignore, ignore_time
 from sipengine.uac.request import Exchange, Outcome, Request, Requests
 
+TRY = 6.0
+"""Seconds after which a silent server is left for the next one, as calls do: a binding of 20 s must outlive that."""
+
 
 class Registrations:
     """All registrations of an endpoint."""
@@ -216,6 +219,7 @@ class Registrations:
             lambda flow: binding.headers(expires, flow, self.agent.configuration.reg_contact_addr),
             account.credentials(), account.realm, account.socket,
             Priority.OPERATOR if trigger is Trigger.OPERATOR else Priority.ROUTINE,
+            hurry=TRY, standby=binding.standby, kept=binding.target, kept_unlisted=not expires,
         )  # fmt: skip
         return Exchange(self.requests, request, on_sent, on_done)
 

@@ -131,12 +131,21 @@ class Request:
     body: bytes = b""
     timeout: float = 0.0
     """Seconds that each target has for its final answer (an INVITE: for any answer); 0: timers B and F."""
+    hurry: float = 0.0
+    """Seconds that a target has for any answer while there is another to ask; it rests then.  0: as long as `timeout`.
+    """
     invite_timeout: float = 0.0
     """Seconds from the first provisional answer to an INVITE to its end."""
     others: tuple[Credentials, ...] = ()
     """For what `credentials` do not answer."""
     targets: tuple[Target, ...] = ()
     """The servers to send it to, one after the other; empty: those that `route` leads to."""
+    standby: tuple[bytes, ...] = ()
+    """Like `route`, one after the other, where nobody there serves."""
+    kept: Target | None = None
+    """The server that has to do with it already: asked first where it is one of them and does not rest."""
+    kept_unlisted: bool = False
+    """Ask it also where it is none of them any more."""
 
 
 class Requests:
@@ -149,8 +158,11 @@ class Requests:
         self.default_socket = default_socket
         self.open_listener: OpenListener = _none_opened
 
-    def failed(self, target: Target, now: float, asked: float = 0.0) -> None:
+    def failed(self, target: Target, now: float, asked: float = 0.0, *, missed: bool = False) -> None:
+        """Let it rest; `missed`: what it did not serve goes elsewhere."""
         self.agent.rests.failed(target.transport, target.address, now, asked)
+        if missed:
+            self.agent.rests.miss(target)
         self.pacing.slow_down(target.address, now)
 
     def answered(self, target: Target) -> None:
@@ -223,7 +235,9 @@ class Exchange:
         self._via_line = b""
         self._submission = NOTHING
         """What proves the request that is under way."""
-        self._ringing = False
+        self._ringing = self._hurried = False
+        self._routes = [] if request.targets else [request.route, *request.standby]
+        """Those that were not asked for their targets yet."""
         self._targets: list[Target] = []
         self._target: Target | None = None
         self._flow: Flow | None = None
@@ -243,7 +257,10 @@ class Exchange:
         if self.request.targets:
             self._located(list(self.request.targets), now)
         else:
-            self.requests.agent.locate(self.request.route, self._located, now)
+            self._locate(now)
+
+    def _locate(self, now: float) -> None:
+        self.requests.agent.locate(self._routes.pop(0), self._located, now)
 
     def cancel(self) -> bool:
         """Forget a request of which nothing was sent; False when one is under way."""
@@ -259,15 +276,21 @@ class Exchange:
             self._end(self._outcome(now, "timeout"))
 
     def on_timer(self, now: float) -> None:
-        """The request's own time has passed.  Not the target's fault, so it does not rest."""
+        """The request's own time has passed.  Not the target's fault, so it does not rest unless it had to hurry."""
         if self.ended:
             return
+        if self._hurried and self._target is not None:
+            self.requests.failed(self._target, now, missed=True)
         self._stop(now)
         self._last = self._outcome(now, "timeout")
         if self._ringing:
             self._end(self._last)
         else:
             self._next_target(now)
+
+    @property
+    def _has_others(self) -> bool:
+        return bool(self._targets or self._routes)
 
     def _stop(self, now: float) -> None:
         client, self._client = self._client, None
@@ -284,17 +307,34 @@ class Exchange:
     def _located(self, targets: list[Target] | ResolutionError, now: float) -> None:
         if self.ended:
             return
-        if isinstance(targets, ResolutionError):
-            self._end(Outcome(now, "dns_empty", detail=str(targets)))
-            return
         rests = self.requests.agent.rests
-        self._targets = rests.order(targets, now, new=self.request.priority is not Priority.OPERATOR)
-        if not self._targets:
+        if isinstance(targets, ResolutionError):
+            self._last = self._last or Outcome(now, "dns_empty", detail=str(targets))
+            targets = []
+        found = [*self._targets, *(target for target in targets if target not in self._targets)]
+        self._targets = rests.order(found, now, new=self.request.priority is not Priority.OPERATOR)
+        if self._routes and (not self._targets or rests.holds(self._targets[0])):
+            self._locate(now)
+            return
+        if found and not self._targets:
             # RFC 3261 §21.5.4: every target answered 503 and named a time; asking now would prolong its trouble.
-            wait = rests.silent_for(targets, now)
+            wait = rests.silent_for(found, now)
             self._end(Outcome(now, "busy_503", retry_after=ceil(wait), detail="It asked for a pause (Retry-After)."))
             return
+        self._keep()
         self._next_target(now)
+
+    def _keep(self) -> None:
+        """Ask the server first that is to be kept."""
+        kept = self.request.kept
+        if kept is None or self.requests.agent.rests.holds(kept):
+            return
+        at = next((x for x in self._targets if (x.transport, x.address) == (kept.transport, kept.address)), None)
+        if at is not None:
+            self._targets.remove(at)
+        elif not self.request.kept_unlisted or (kept.transport == "tls" and not kept.names):
+            return  # what was read back from before a restart does not tell whose certificate counts
+        self._targets.insert(0, at or kept)
 
     def _next_target(self, now: float) -> None:
         request = self.request
@@ -313,7 +353,10 @@ class Exchange:
             self._sent_to_target = 0
             self.requests.pacing.submit(target.address, self._send, now, request.priority)
             return
-        self._end(self._last or Outcome(now, "dns_empty"))
+        if self._routes:
+            self._locate(now)
+        else:
+            self._end(self._last or Outcome(now, "dns_empty"))
 
     def _send(self, now: float) -> None:
         if self.ended:
@@ -341,8 +384,9 @@ class Exchange:
             # The row's own text does not fit into a header line.
             self._end(self._outcome(now, "bad_row"))
             return
-        if request.timeout:
-            agent.queue.arm_at(self, now + request.timeout)
+        self._hurried = request.hurry > 0 and self._has_others
+        if seconds := request.hurry if self._hurried else request.timeout:
+            agent.queue.arm_at(self, now + seconds)
 
     def _outcome(
         self, now: float, cause: str = "", message: Message | None = None, code: int | None = None, detail: str = ""
@@ -368,7 +412,7 @@ class Exchange:
             self._hang_up(client, now, message)
         if code == 503:
             # RFC 3261 §21.5.4, RFC 3263 §4.3: leave this one alone and try the next.
-            self.requests.failed(self._target, now, asked_rest(message))
+            self.requests.failed(self._target, now, asked_rest(message), missed=self._has_others)
             self._last = self._outcome(now, "", message, code)
             self._next_target(now)
             return
@@ -399,7 +443,7 @@ class Exchange:
             return
         assert self._target is not None
         self._client, self.due = None, NEVER
-        self.requests.failed(self._target, now)
+        self.requests.failed(self._target, now, missed=self._has_others)
         if isinstance(error, TlsError):
             self._last = self._outcome(now, error.cause, detail=error.detail)
         elif isinstance(error, TransactionTimeout):

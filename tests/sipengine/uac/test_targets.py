@@ -6,10 +6,22 @@ import pytest
 
 from sipengine.events import RegistrationState as State
 from sipengine.events import Target
-from tests.sipengine.uac.registrar import Network, account, granting
+from sipengine.message import Message
+from tests.sipengine.uac.registrar import Network, Reply, account, granting
 
 FIRST, SECOND = Target("udp", ("192.0.2.21", 5060)), Target("udp", ("192.0.2.22", 5060))
 NAME = "sip:sip.provider.example"
+PRIMARY, STANDBY = ("192.0.2.9", 5070), ("192.0.2.31", 5060)
+
+
+def silent(message: Message) -> Reply:
+    return None
+
+
+def remotes(network: Network, since: float = 0.0) -> list[tuple[str, int]]:
+    """Where REGISTERs went, repeats to one server told once."""
+    sent = [each.remote for each in network.sent if each.at >= since and each.message.method == b"REGISTER"]
+    return [remote for number, remote in enumerate(sent) if not number or sent[number - 1] != remote]
 
 
 def register(network: Network, targets: list[Target], number: int = 1) -> None:
@@ -72,3 +84,90 @@ def test_retry_after_of_the_only_server_holds_for_every_account_but_not_for_an_o
     network.endpoint.resolved(network.wanted[-1], [FIRST], network.now)
     network.run(1)
     assert network.last(2).state is State.REGISTERED and not network.endpoint.rests.resting
+
+
+@pytest.mark.checklist("F7")
+def test_a_refresh_stays_at_the_server_that_granted() -> None:
+    network = Network(granting(60))
+    register(network, [FIRST, SECOND])
+    network.run(1)
+    for _ in range(5):
+        asked = len(network.wanted)
+        while len(network.wanted) == asked:
+            network.run(1)
+        network.endpoint.resolved(network.wanted[-1], [SECOND, FIRST], network.now)
+        network.run(1)
+    assert remotes(network) == [FIRST.address]
+
+
+def test_a_refresh_goes_elsewhere_when_its_server_is_no_longer_named() -> None:
+    network = Network(granting(60))
+    register(network, [FIRST])
+    network.run(1)
+    while len(network.wanted) == 1:
+        network.run(1)
+    network.endpoint.resolved(network.wanted[-1], [SECOND], network.now)
+    network.run(1)
+    assert remotes(network) == [FIRST.address, SECOND.address]
+
+
+@pytest.mark.parametrize("granted", [20, 60])
+def test_a_silent_server_is_left_in_time_for_the_binding(granted: int) -> None:
+    network = Network(granting(granted))
+    register(network, [FIRST, SECOND])
+    network.run(1)
+    network.answers[FIRST.address] = silent
+    while len(network.wanted) == 1:
+        network.run(0.5)
+    network.endpoint.resolved(network.wanted[-1], [FIRST, SECOND], network.now)
+    until = network.last().bound_until_at or 0.0
+    network.run(6.5)
+    assert network.last().state is State.REGISTERED and network.last().at < until
+    assert network.last().target.endswith(SECOND.address[0] + ":5060")
+
+
+def test_the_only_server_has_its_full_time() -> None:
+    network = Network(silent)
+    network.registrations.change(account(), network.now)
+    network.run(31.9)
+    assert network.last().state is State.REGISTERING
+    network.run(0.2)
+    assert network.last().cause == "timeout"
+
+
+@pytest.mark.checklist("F5")
+def test_another_registrar_serves_while_the_first_is_silent_and_no_longer() -> None:
+    network = Network(granting(60))
+    network.answers[PRIMARY] = silent
+    network.registrations.change(account(registrars=("sip:192.0.2.31",)), network.now)
+    network.run(7)
+    assert network.last().state is State.REGISTERED
+    network.run(300)
+    # One OPTIONS a rest asks whether the first is back; no REGISTER waits for it.
+    assert remotes(network, since=1007.0) == [STANDBY]
+    network.answers[PRIMARY] = granting(60)
+    back_at = network.now
+    network.run(300)
+    assert remotes(network, since=back_at)[-1] == PRIMARY
+    assert all(event.state is not State.FAILING for event in network.events)
+
+
+def test_another_registrar_is_not_asked_where_the_first_refuses() -> None:
+    network = Network(lambda message: (403, "Forbidden", []))
+    network.registrations.change(account(registrars=("sip:192.0.2.31",)), network.now)
+    network.run(60)
+    assert remotes(network) == [PRIMARY]
+
+
+def test_a_binding_is_taken_back_where_it_is() -> None:
+    network = Network(granting(60))
+    network.answers[PRIMARY] = silent
+    row = account(registrars=("sip:192.0.2.31",))
+    network.registrations.change(row, network.now)
+    network.run(8)
+    network.answers[PRIMARY] = granting(60)
+    network.endpoint.rests.answered("udp", PRIMARY)
+    since = network.now
+    network.registrations.unregister(row.l_uuid, network.now)
+    network.run(1)
+    assert remotes(network, since) == [STANDBY]
