@@ -280,11 +280,12 @@ def test_no_secret_in_history(web: Client) -> None:
 def test_providers_and_domains_go_through_services(web: Client) -> None:
     web.post(reverse("admin:trunkmgr_provider_add"), {
         "name": "P", "domain": "p.example", "proxy": "", "addresses": "", "size_rule": "udp-only", "reg_rate": "5",
+        "socket": "udp:192.0.2.5:5062",
         "tls_name": "srv-target", "tls_wildcard": "on", "tls_fingerprint": "",
     })
     web.post(reverse("admin:trunkmgr_domain_add"), {"l_domain": "pbx.example", "next_hop": "sip:127.0.0.3"})
     provider, domain = Provider.objects.get(), Domain.objects.get()
-    assert provider.reg_rate == 5
+    assert (provider.reg_rate, provider.socket) == (5, "udp:192.0.2.5:5062")
     assert (provider.size_rule, provider.tls_name, provider.tls_wildcard) == ("udp-only", "srv-target", True)
     assert {(change.table, change.key) for change in Change.objects.all()} == {
         ("provider", str(provider.pk)), ("domain", "pbx.example"),

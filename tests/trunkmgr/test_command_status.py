@@ -80,7 +80,8 @@ class TestProvider:
             "--address", "192.0.2.1")
         run("provider", "set", "RheinTel", "--address", "192.0.2.2")
         assert json.loads(run("provider", "list", "--json")) == [{
-            "name": "RheinTel", "domain": "sip.example", "proxy": "sip:192.0.2.1", "addresses": ["192.0.2.2"],
+            "name": "RheinTel", "domain": "sip.example", "proxy": "sip:192.0.2.1", "socket": "",
+            "addresses": ["192.0.2.2"],
             "size_rule": "rfc", "reg_rate": 0, "tls_name": "domain", "tls_wildcard": False, "tls_fingerprint": "",
             "tls_client_certificate": False, "profile": "", "profile_version": None, "accounts": 0,
         }]
@@ -89,6 +90,12 @@ class TestProvider:
         run("provider", "set", "RheinTel", "--proxy", "sip:192.0.2.1")
         assert Provider.objects.get().size_rule == "udp-only", "what is not given stays"
         assert "udp-only" in run("provider", "list")
+        run("provider", "set", "RheinTel", "--socket", "udp:192.0.2.5:5062")
+        assert json.loads(run("provider", "list", "--json"))[0]["socket"] == "udp:192.0.2.5:5062"
+        with pytest.raises(CommandError, match="PROTOCOL:IP:PORT"):
+            run("provider", "set", "RheinTel", "--socket", "192.0.2.5")
+        run("provider", "set", "RheinTel", "--socket", "")
+        assert not Provider.objects.get().socket
         run("provider", "set", "RheinTel", "--tls-name", "srv-target", "--tls-wildcard", "--tls-fingerprint", "ab" * 32)
         run("provider", "set", "RheinTel", "--tls-client-certificate", "--no-tls-wildcard")
         row = Provider.objects.get()

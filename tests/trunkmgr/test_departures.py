@@ -79,7 +79,7 @@ def test_names_of_a_binding_are_those_of_the_engine() -> None:
         if each.name not in ("l_uuid", "enabled")
         and not one.same_binding(UacAccount(**{**{x.name: getattr(one, x.name) for x in fields(one)}, each.name: "x"}))
     }
-    assert naming == {*departures.NAMES, "auth_proxy"}
+    assert naming == {*departures.NAMES, "auth_proxy", "socket"}
 
 
 @pytest.mark.parametrize("change", [
@@ -131,6 +131,15 @@ def test_a_provider_that_moves_its_proxy_or_goes_takes_the_old_bindings_along() 
     )
     providers.remove(provider.pk)
     assert left() == ["alice@1", "alice@2"]
+
+
+def test_a_provider_that_moves_its_socket_takes_along_who_has_none_of_his_own() -> None:
+    provider = providers.save(Provider(name="P", domain="p.example", socket="udp:127.0.0.1:5064"))
+    account("alice", provider=provider, socket="")
+    account("bob", provider=provider)
+    provider.socket = "udp:127.0.0.1:5066"
+    providers.save(provider)
+    assert left() == ["alice@1"] and Departure.objects.get().socket == "udp:127.0.0.1:5064"
 
 
 def test_an_import_leaves_what_it_renames() -> None:

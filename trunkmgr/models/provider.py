@@ -30,6 +30,10 @@ class Provider(models.Model):
         max_length=255, default="", blank=True, validators=[validators.sip_uri],
         help_text="sip: URI used when an account names no outbound proxy.",
     )
+    socket = models.CharField(
+        "local socket", max_length=128, default="", blank=True, validators=[validators.local_socket],
+        help_text="proto:ip:port that requests of its accounts leave from, when an account names none.",
+    )
     addresses = models.TextField(
         default="", blank=True, validators=[validators.networks],
         help_text="Addresses or networks that may call us, one a line: 192.0.2.10 or 198.51.100.0/24.",

@@ -162,7 +162,7 @@ class Departure(models.Model):
     auth_proxy = models.CharField(max_length=255, default="", help_text="The provider's, where the account had none.")
     contact_addr = models.CharField(max_length=255, default="")
     contact_user = models.CharField(max_length=255, default="")
-    socket = models.CharField(max_length=128, default="")
+    socket = models.CharField(max_length=128, default="", help_text="The provider's, where the account had none.")
     digest_minimum = models.CharField(
         max_length=16, default="", help_text="No weaker than what the provider took of the account.",
     )

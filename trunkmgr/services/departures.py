@@ -16,8 +16,8 @@ from trunkmgr.models.registration import State
 #: Rows a query.
 CHUNK = 500
 
-#: Columns of `uacreg` that a binding has its name from, with the proxy (`UacAccount.same_binding`).
-NAMES = ("r_username", "r_domain", "contact_user", "contact_addr", "socket")
+#: Columns of `uacreg` that a binding has its name from, with proxy and socket (`UacAccount.same_binding`).
+NAMES = ("r_username", "r_domain", "contact_user", "contact_addr")
 _COLUMNS = (*NAMES, "l_uuid", "realm", "auth_username", "auth_password", "auth_ha1")
 _BINDING = ("call_id", "owner", "from_tag", "cseq", "contact", "bound_until_time")
 
@@ -56,7 +56,7 @@ def _keep(before: Sequence[UacReg]) -> None:
 
 
 def _named(row: UacReg) -> tuple[str, ...]:
-    return _proxy(row), *(getattr(row, name) for name in NAMES)
+    return _proxy(row), _socket(row), *(getattr(row, name) for name in NAMES)
 
 
 def _proxy(row: UacReg) -> str:
@@ -65,11 +65,17 @@ def _proxy(row: UacReg) -> str:
     return row.auth_proxy or (provider.proxy if provider else "")
 
 
+def _socket(row: UacReg) -> str:
+    """What REGISTER leaves from."""
+    provider = row.get_options().provider
+    return row.socket or (provider.socket if provider else "")
+
+
 def _departure(row: UacReg) -> Departure:
     registration, digest = row.registration, row.registration.digest
     return Departure(
         **{name: getattr(row, name) for name in _COLUMNS}, **{name: getattr(registration, name) for name in _BINDING},
-        auth_proxy=_proxy(row),
+        auth_proxy=_proxy(row), socket=_socket(row),
         # What the provider took once is not undercut by whoever answers in its place (RFC 7616 §5.8).
         digest_minimum=row.get_options().digest_minimum or (digest if digest != "MD5" else ""),
     )

@@ -240,7 +240,7 @@ class Snapshot:
 
 
 def trunk_of(row: UacReg) -> Trunk:
-    """Make the engine's value of a row; an account without outbound proxy takes its provider's.
+    """Make the engine's value of a row; an account without outbound proxy or socket takes its provider's.
 
     One whose secret no key of ours opens is a trunk too: it can be called, and its page tells why it does not register.
     """
@@ -254,7 +254,8 @@ def trunk_of(row: UacReg) -> Trunk:
         auth_username=row.auth_username, auth_password=password, auth_ha1=ha1,
         auth_proxy=row.auth_proxy or (provider.proxy if provider else ""),
         expires=row.expires, enabled=row.enabled, reg_delay=row.reg_delay,
-        contact_addr=row.contact_addr, contact_user=row.contact_user, socket=row.socket,
+        contact_addr=row.contact_addr, contact_user=row.contact_user,
+        socket=row.socket or (provider.socket if provider else ""),
         digest_minimum=options.digest_minimum if options else "",
         qualify=options.qualify if options else 0, problem=problem,
         empty_password=authentication == UacRegOptions.Authentication.EMPTY and not (password or ha1),

@@ -51,11 +51,15 @@ def test_rows_become_engine_values() -> None:
     )
     provider = Provider(
         pk=7, name="P", domain="sip.example", proxy="sip:192.0.2.1", addresses="198.51.100.0/24\n192.0.2.9",
+        socket="udp:192.0.2.5:5062",
     )
     row.options = UacRegOptions(account=row, provider=provider, inbound_identity="anonymous")
     found = trunk_of(row)
     assert found.account.auth_password == "secret"
     assert found.account.auth_proxy == "sip:192.0.2.1", "an account without outbound proxy takes its provider's"
+    assert found.account.socket == "udp:192.0.2.5:5062", "and so does one without socket"
+    row.socket = "tcp:192.0.2.5:5060"
+    assert trunk_of(row).account.socket == "tcp:192.0.2.5:5060"
     assert (found.account.enabled, found.anonymous, found.provider_id) == (False, True, 7)
     assert "secret" not in repr(found)
     assert provider_of(provider) == Peers(

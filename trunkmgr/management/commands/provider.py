@@ -29,6 +29,9 @@ class Command(OperatorCommand):
         setting.add_argument("--domain", help="the provider's SIP domain")
         setting.add_argument("--proxy", metavar="URI", help="sip: URI that accounts without an auth_proxy register at")
         setting.add_argument(
+            "--socket", metavar="PROTO:IP:PORT", help="what accounts without a socket of their own register from",
+        )
+        setting.add_argument(
             "--address", action="append", metavar="ADDRESS",
             help="address or network that may call us (repeatable; replaces those before; '' for none)",
         )
@@ -79,7 +82,7 @@ class Command(OperatorCommand):
         if options["address"] is not None:
             provider.addresses = "\n".join(filter(None, options["address"]))
         provider.size_rule = options["size_rule"] or provider.size_rule
-        for name in ("reg_rate", "tls_name", "tls_wildcard", "tls_fingerprint", "tls_client_certificate"):
+        for name in ("socket", "reg_rate", "tls_name", "tls_wildcard", "tls_fingerprint", "tls_client_certificate"):
             if options[name] is not None:
                 setattr(provider, name, options[name])
         if not provider.pk:
@@ -96,7 +99,8 @@ class Command(OperatorCommand):
         if options["json"]:
             self.json([
                 {
-                    "name": row.name, "domain": row.domain, "proxy": row.proxy, "addresses": row.addresses.split(),
+                    "name": row.name, "domain": row.domain, "proxy": row.proxy, "socket": row.socket,
+                    "addresses": row.addresses.split(),
                     "size_rule": row.size_rule, "reg_rate": row.reg_rate, "tls_name": row.tls_name,
                     "tls_wildcard": row.tls_wildcard,
                     "tls_fingerprint": row.tls_fingerprint, "tls_client_certificate": row.tls_client_certificate,
