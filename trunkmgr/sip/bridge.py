@@ -13,7 +13,8 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any
 
 from django.db import InterfaceError, OperationalError
@@ -29,6 +30,7 @@ from sipengine.events import (
     Event,
     QualifyChanged,
     RegistrationChanged,
+    RegistrationState,
     Trigger,
 )
 from trunkmgr.sip.clock import Clock
@@ -42,6 +44,9 @@ GATHER = 0.05
 #: most of what starts and ends within a second, as refused calls do, costs one row written once.  A crash may take the
 #: last second with it.
 CALLS_EVERY = 0.5
+#: Seconds between two rounds of refreshes that find all as it was: a commit costs as much as many of their rows.  A
+#: crash may take the last of them with it; the binding is then refreshed earlier than it had to be.
+REFRESHES_EVERY = 2.0
 #: Rows of one batch.
 BATCH = 500
 #: What may wait while the database is down.
@@ -54,6 +59,9 @@ CALL_EVENTS = (CallStarted, CallAnswered, CallEnded)  # `A | B` in isinstance ma
 
 Row = dict[str, Any]
 
+_FIELDS = [field.name for field in fields(RegistrationChanged)]
+_values = attrgetter(*_FIELDS)
+
 
 @dataclass(slots=True)
 class Batch:
@@ -61,6 +69,8 @@ class Batch:
 
     registrations: list[Row] = field(default_factory=list)
     """As `services.registrations.record` wants them, in order."""
+    refreshes: list[Row] = field(default_factory=list)
+    """As `services.registrations.record_refreshes` wants them."""
     qualified: list[Row] = field(default_factory=list)
     """As `services.registrations.record_qualify` wants them, in order."""
     calls: list[Row] = field(default_factory=list)
@@ -81,14 +91,16 @@ class Batch:
 
     def __bool__(self) -> bool:
         return bool(
-            self.registrations or self.qualified or self.calls or self.dialogs or self.dialogs_over or self.bindings
-            or self.bindings_over or self.departed or self.stale
+            self.registrations or self.refreshes or self.qualified or self.calls or self.dialogs or self.dialogs_over
+            or self.bindings or self.bindings_over or self.departed or self.stale
         )
 
     def singly(self) -> Iterable[Batch]:
         """Give each row as a batch of its own."""
         for row in self.registrations:
             yield Batch(registrations=[row])
+        for row in self.refreshes:
+            yield Batch(refreshes=[row])
         for row in self.qualified:
             yield Batch(qualified=[row])
         for row in self.calls:
@@ -161,6 +173,8 @@ class Bridge:
         self._dropped = 0
         self._queue: deque[Event] = deque()
         self._states: dict[str, RegistrationChanged] = {}
+        self._refreshes: dict[str, RegistrationChanged] = {}
+        """The last of each account that is only refreshed; never of one that waits in `_states`."""
         self._history: deque[RegistrationChanged | QualifyChanged] = deque()
         self._qualified: dict[str, QualifyChanged] = {}
         """The last round trip of each, which is no history."""
@@ -172,7 +186,7 @@ class Bridge:
         self._moved: set[str] = set()
         self._stale: set[str] = set()
         self._batch = Batch()
-        self._calls_at = 0.0
+        self._calls_at = self._refreshes_at = 0.0
         self._gathering: asyncio.TimerHandle | None = None
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -204,6 +218,8 @@ class Bridge:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 self._gather()
+                self._states.update(self._refreshes)
+                self._refreshes.clear()
                 while self._waiting() and not self.database.failures:
                     self._calls_at = 0.0
                     self._wanted.set()
@@ -222,9 +238,7 @@ class Bridge:
             if isinstance(event, CALL_EVENTS):
                 self._call(event)
             elif isinstance(event, RegistrationChanged):
-                self._states[event.l_uuid] = event
-                if is_news(event):
-                    self._remember(event)
+                self._registered(event)
                 self._on_registration(event)
             elif isinstance(event, QualifyChanged):
                 if event.cause:
@@ -239,6 +253,15 @@ class Bridge:
             elif isinstance(event, Departed):
                 self._departed.append(event.call_id)
         self._wanted.set()
+
+    def _registered(self, event: RegistrationChanged) -> None:
+        if is_routine(event) and event.l_uuid not in self._states:
+            self._refreshes[event.l_uuid] = event
+            return
+        self._refreshes.pop(event.l_uuid, None)
+        self._states[event.l_uuid] = event
+        if is_news(event):
+            self._remember(event)
 
     def _remember(self, event: RegistrationChanged | QualifyChanged) -> None:
         """Keep what goes into the history."""
@@ -276,17 +299,20 @@ class Bridge:
 
     def _waiting(self) -> bool:
         return bool(
-            self._batch or self._states or self._history or self._qualified or self._calls or self._dialogs
-            or self._bindings or self._departed
+            self._batch or self._states or self._refreshes or self._history or self._qualified or self._calls
+            or self._dialogs or self._bindings or self._departed
         )
 
     async def _run(self) -> None:
         while True:
-            # Registrations and dialogs are written as soon as they are there; calls wait for their round.
+            # News of registrations and dialogs are written as soon as they are there; calls and refreshes wait for
+            # their rounds.
             soon = bool(
                 self._states or self._history or self._qualified or self._dialogs or self._bindings or self._departed
             )
-            later = self._calls_at + CALLS_EVERY - self._clock.now() if self._calls else None
+            rounds = [self._calls_at + CALLS_EVERY] if self._calls else []
+            rounds += [self._refreshes_at + REFRESHES_EVERY] if self._refreshes else []
+            later = min(rounds) - self._clock.now() if rounds else None
             # Not wait_for: on Python 3.11 it forgets a cancellation that comes together with what is waited for.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0 if soon else later if later is None else max(0.0, later)):
@@ -312,7 +338,7 @@ class Bridge:
         self.database.worked()
         self._batch = Batch()
         try:
-            moved = batch.registrations + [row for row in batch.qualified if row["cause"]]
+            moved = batch.registrations + batch.refreshes + [row for row in batch.qualified if row["cause"]]
             await self._publish({row["l_uuid"] for row in moved} | batch.stale, batch.called)
         except Exception as error:
             self._pages.failed(error)
@@ -366,8 +392,36 @@ class Bridge:
             self._calls_at = now if len(batch.calls) < BATCH else 0.0
             if batch.calls:
                 batch.called, self._moved = self._moved, set()
+        if now >= self._refreshes_at + REFRESHES_EVERY:
+            self._refresh_round(batch, now)
         batch.stale, self._stale = self._stale, set()
         return batch
+
+    def _refresh_round(self, batch: Batch, now: float) -> None:
+        """Take the refreshes that are over, and those that wait for their answer since the round before."""
+        taken = [
+            l_uuid for l_uuid, event in self._refreshes.items() if event.final or event.at <= now - REFRESHES_EVERY
+        ][:BATCH]
+        for l_uuid in taken:
+            event = self._refreshes.pop(l_uuid)
+            if event.final:
+                batch.refreshes.append(self._refresh(event))
+            else:
+                batch.registrations.append(self._registration(event))
+        self._refreshes_at = now if len(taken) < BATCH else 0.0
+
+    def _refresh(self, event: RegistrationChanged) -> Row:
+        clock = self._clock
+        return {
+            "l_uuid": event.l_uuid, "fence": self.fences.get(event.l_uuid, 0), "time": clock.time(event.at),
+            "bound_until_time": clock.optional_time(event.bound_until_at),
+            "next_attempt_time": clock.optional_time(event.next_attempt_at),
+            "counted_time": clock.optional_time(event.counted_to),
+            "trigger": event.trigger.value, "reason": event.reason, "granted": event.granted,
+            "generation": event.generation, "call_id": event.call_id, "cseq": event.cseq,
+            "round_trip": event.round_trip, "covered": event.covered, "coverable": event.coverable,
+            "local_address": event.local_address, "seen_address": event.seen_address,
+        }
 
     def _location(self, event: BindingChanged) -> Row:
         username, _, domain = event.aor.rpartition("@")
@@ -380,7 +434,7 @@ class Bridge:
         }
 
     def _registration(self, event: RegistrationChanged) -> Row:
-        row = asdict(event)
+        row = dict(zip(_FIELDS, _values(event), strict=True))
         clock = self._clock
         row.update(
             state=event.state.value, trigger=event.trigger.value, time=clock.time(row.pop("at")),
@@ -402,6 +456,13 @@ class Bridge:
             "cause": event.cause, "code": event.code, "reason": event.reason, "target": event.target,
             "round_trip": event.round_trip,
         }
+
+
+def is_routine(event: RegistrationChanged) -> bool:
+    """Whether it is part of a refresh that has found nothing else than before, so far."""
+    return event.unchanged or (
+        event.state is RegistrationState.REFRESHING and event.trigger in (Trigger.BEAT, Trigger.GUARD)
+    )
 
 
 def is_news(event: RegistrationChanged) -> bool:

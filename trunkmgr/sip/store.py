@@ -22,6 +22,8 @@ def store(node: str, batch: Batch) -> None:
     """Write a batch.  What is refused belongs to another worker by now, or its account is gone."""
     if batch.registrations:
         registrations.record(node, batch.registrations)
+    if batch.refreshes:
+        registrations.record_refreshes(node, batch.refreshes)
     if batch.qualified:
         registrations.record_qualify(node, batch.qualified)
     if batch.calls:

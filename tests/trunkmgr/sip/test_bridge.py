@@ -124,6 +124,39 @@ def test_the_last_state_is_written_and_what_ended_otherwise_becomes_history(run:
     assert not {"at", "bound_until_at", "next_attempt_at"} & rows[1].keys(), "engine clock stays inside"
 
 
+def test_refreshes_wait_for_their_round_and_news_do_not(run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refresh(l_uuid: str, **fields: Any) -> list[RegistrationChanged]:
+        return [changed(l_uuid, State.REFRESHING, final=False, **fields), changed(l_uuid, unchanged=True, **fields)]
+
+    async def scenario(bridge: Bridge, database: Database, told: list) -> None:
+        bridge.fences["a"] = 3
+        bridge.take(deque(refresh("a", cseq=5, counted_to=99.0)))
+        await asyncio.sleep(0.05)
+        assert [row["cseq"] for batch in database.batches for row in batch.refreshes] == [5], "a round was due"
+        now = asyncio.get_running_loop().time()
+        bridge.take(deque([
+            *refresh("a", cseq=6), *refresh("a", cseq=7), *refresh("b", cseq=1), changed("b", State.FAILING, cseq=2),
+            changed("c", State.REFRESHING, final=False, at=now),
+            changed("d", State.REFRESHING, final=False, at=now + 9),
+            changed("e", State.REFRESHING, final=False, at=now - 9),
+        ]))
+        await asyncio.sleep(0.05)
+        assert [(row["l_uuid"], row["cseq"]) for row in database.registrations] == [("b", 2)], "news go at once"
+        bridge.take(deque([changed("c", unchanged=True, cseq=8)]))
+        await asyncio.sleep(0.3)
+        assert [row["l_uuid"] for row in database.registrations] == ["b", "e"], "an answer that is late is shown so"
+
+    monkeypatch.setattr(bridge_module, "REFRESHES_EVERY", 0.3)
+    database = run(scenario)
+    rounds = [batch.refreshes for batch in database.batches if batch.refreshes]
+    assert [[(row["l_uuid"], row["cseq"], row["fence"]) for row in rows] for rows in rounds] == [
+        [("a", 5, 3)], [("a", 7, 3), ("c", 8, 0)],
+    ]
+    assert (rounds[0][0]["time"] - rounds[0][0]["counted_time"]).total_seconds() == 1.0
+    assert (rounds[0][0]["bound_until_time"] - rounds[0][0]["time"]).total_seconds() == 60.0
+    assert [row["l_uuid"] for row in database.registrations] == ["b", "e", "d"], "at the end all is written"
+
+
 def test_each_turn_of_a_server_is_written_and_the_last_round_trip(run: Callable) -> None:
     async def scenario(bridge: Bridge, database: Database, told: list) -> None:
         bridge.fences["a"] = 3
