@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 LOST = 900.0
 """Seconds after which an exchange that never ended counts as lost."""
+MANY = 30
+"""Failures in a row after which no pause grows any more."""
 MAX_423 = 3
 MAX_REDIRECTS = 5
 MAX_STALE = 10
@@ -340,13 +342,18 @@ class Registration:
         self.binding.redirect = None
         if not self.binding.stands(now):
             self.binding.lapse()
-        longest = self.owner.agent.configuration.reg_retry_interval
-        wait = back_off(self.failures, kind, self.owner.jitter(), longest)
+        longest, jitter = self.owner.agent.configuration.reg_retry_interval, self.owner.jitter()
+        wait = back_off(self.failures, kind, jitter, longest)
+        recovery, home = self.owner.recovery, self.binding.home
+        if kind in (Failure.TRANSIENT, Failure.THROTTLED):
+            recovery.failed(home, self, now, down=kind is Failure.TRANSIENT)
+        elif outcome.code is not None:
+            self.owner.answered(self, now)
+        if kind is Failure.TRANSIENT:
+            wait = recovery.pause(home, self, wait, back_off(MANY, kind, jitter, longest))
         self.not_before = now + outcome.retry_after
         self.coverage.failed(self.not_before, now)
         self._schedule(max(now + wait, self.not_before), guard_delay(None))
-        if kind in (Failure.TRANSIENT, Failure.THROTTLED):
-            self.owner.recovery.failed(self.binding.home, self, now)
         self.emit(now)
 
     def provider_serves(self, now: float) -> None:

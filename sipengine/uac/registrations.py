@@ -182,10 +182,14 @@ class Registrations:
         return binding.leads_to(self.agent.listeners, self.agent.configuration.reg_contact_addr)
 
     def served(self, registration: Registration, now: float) -> None:
-        """A provider took a binding: who failed with it need not wait for their own next attempt."""
+        """A provider took a binding."""
+        self.answered(registration, now)
+        self.qualify.bound(registration, now)
+
+    def answered(self, registration: Registration, now: float) -> None:
+        """A provider is well, whatever it says of this account: who failed with it need not wait any longer."""
         for other in self.recovery.served(registration.binding.home, registration, now):
             other.provider_serves(now)
-        self.qualify.bound(registration, now)
 
     def departed(self, l_uuid: str, now: float) -> None:
         registration = self._all.get(l_uuid)

@@ -236,7 +236,7 @@ class Exchange:
         self._submission = NOTHING
         """What proves the request that is under way."""
         self._ringing = self._hurried = False
-        self._routes = [] if request.targets else [request.route, *request.standby]
+        self._routes: list[bytes] = []
         """Those that were not asked for their targets yet."""
         self._targets: list[Target] = []
         self._target: Target | None = None
@@ -257,6 +257,7 @@ class Exchange:
         if self.request.targets:
             self._located(list(self.request.targets), now)
         else:
+            self._routes = [self.request.route, *self.request.standby]
             self._locate(now)
 
     def _locate(self, now: float) -> None:

@@ -64,7 +64,8 @@ class Trial:
 
     def _exchange(self, binding: Binding, expires: int, on_done: OnDone) -> Exchange:
         exchange = self._registrations.exchange(binding, expires, Trigger.OPERATOR, ignore_time, on_done)
-        exchange.request.targets, exchange.request.timeout = self._targets, self._timeout
+        request = exchange.request
+        request.targets, request.timeout, request.hurry, request.kept = self._targets, self._timeout, 0.0, None
         return exchange
 
 

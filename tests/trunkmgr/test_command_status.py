@@ -80,9 +80,9 @@ class TestProvider:
             "--address", "192.0.2.1")
         run("provider", "set", "RheinTel", "--address", "192.0.2.2")
         assert json.loads(run("provider", "list", "--json")) == [{
-            "name": "RheinTel", "domain": "sip.example", "proxy": "sip:192.0.2.1", "socket": "",
-            "addresses": ["192.0.2.2"],
-            "size_rule": "rfc", "reg_rate": 0, "tls_name": "domain", "tls_wildcard": False, "tls_fingerprint": "",
+            "name": "RheinTel", "domain": "sip.example", "proxy": "sip:192.0.2.1", "registrars": "", "socket": "",
+            "addresses": ["192.0.2.2"], "size_rule": "rfc", "reg_rate": 0,
+            "tls_name": "domain", "tls_wildcard": False, "tls_fingerprint": "",
             "tls_client_certificate": False, "profile": "", "profile_version": None, "accounts": 0,
         }]
         assert "RheinTel" in run("provider", "list")

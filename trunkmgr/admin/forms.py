@@ -79,6 +79,10 @@ class UacRegForm(SecretsForm):
         initial=UacRegOptions.InboundFrom.PROVIDER,
         help_text=UacRegOptions._meta.get_field("inbound_from").help_text,
     )
+    registrars = forms.CharField(
+        required=False, max_length=1000, widget=UnfoldAdminTextInputWidget, label="Standby registrars",
+        help_text=UacRegOptions._meta.get_field("registrars").help_text, validators=[validators.sip_uris],
+    )
     outbound_proxy = forms.CharField(
         required=False, max_length=255, widget=UnfoldAdminTextInputWidget, label="Outbound proxy for calls",
         help_text=UacRegOptions._meta.get_field("outbound_proxy").help_text, validators=[validators.sip_uri],
@@ -146,7 +150,7 @@ class UacRegForm(SecretsForm):
                 "inbound_from": options.inbound_from,
                 "digest_minimum": options.digest_minimum, "authentication": options.authentication,
                 "numbers": options.numbers, "max_calls": options.max_calls, "max_rate": options.max_rate,
-                "qualify": options.qualify,
+                "qualify": options.qualify, "registrars": options.registrars,
             })
 
     def clean(self) -> dict[str, Any]:
@@ -176,8 +180,8 @@ class UacRegForm(SecretsForm):
         """Return our columns as the form has them."""
         options = self.instance.get_options() if self.instance.pk else UacRegOptions()
         for name in (
-            "provider", "inbound_identity", "inbound_from", "outbound_proxy", "digest_minimum", "authentication",
-            "note",
+            "provider", "inbound_identity", "inbound_from", "registrars", "outbound_proxy", "digest_minimum",
+            "authentication", "note",
         ):
             setattr(options, name, self.cleaned_data[name])
         options.numbers = self.cleaned_data["numbers"]

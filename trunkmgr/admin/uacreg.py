@@ -39,7 +39,7 @@ _FOREIGN_FIELDSETS = (
         "description": "This account stands in the database of UAC_REG_DB_URL and is changed there. What is set here "
                        "stays here; Enabled holds until its row there changes.",
         "fields": (
-            "enabled", "provider", "outbound_proxy", "inbound_identity", "inbound_from", "digest_minimum",
+            "enabled", "provider", "registrars", "outbound_proxy", "inbound_identity", "inbound_from", "digest_minimum",
             "authentication", "numbers", "max_calls", "max_rate", "qualify", "note",
         ),
     }),
@@ -95,7 +95,7 @@ class UacRegAdmin(ServiceAdmin):
         ("Registration", {
             "classes": ("collapse",),
             "fields": (
-                "l_uuid", "auth_proxy", ("expires", "reg_delay"), ("contact_addr", "contact_user"),
+                "l_uuid", "auth_proxy", "registrars", ("expires", "reg_delay"), ("contact_addr", "contact_user"),
                 ("socket", "qualify"),
             ),
         }),

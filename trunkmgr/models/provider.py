@@ -34,6 +34,10 @@ class Provider(models.Model):
         "local socket", max_length=128, default="", blank=True, validators=[validators.local_socket],
         help_text="proto:ip:port that requests of its accounts leave from, when an account names none.",
     )
+    registrars = models.CharField(
+        "standby registrars", max_length=1000, default="", blank=True, validators=[validators.sip_uris],
+        help_text="sip: URIs that REGISTER goes to, one after the other, while nobody at domain or proxy answers.",
+    )
     addresses = models.TextField(
         default="", blank=True, validators=[validators.networks],
         help_text="Addresses or networks that may call us, one a line: 192.0.2.10 or 198.51.100.0/24.",

@@ -157,6 +157,11 @@ class UacRegOptions(models.Model):
         help_text="Who may call this account: its provider's addresses and the servers it registers and calls at, or "
         "every configured provider.",
     )
+    registrars = models.CharField(
+        "standby registrars", max_length=1000, default="", blank=True, validators=[validators.sip_uris],
+        help_text="sip: URIs that REGISTER goes to, one after the other, while the first registrar is silent; empty "
+        "takes the provider's.",
+    )
     outbound_proxy = models.CharField(
         max_length=255, default="", blank=True, validators=[validators.sip_uri],
         help_text="sip: URI that calls to the provider go to; empty sends them to the server that took the REGISTER.",

@@ -61,6 +61,10 @@ def sip_domain(value: str) -> None:
         raise ValidationError("A SIP domain is a host name or an address, with :PORT if needed, and without sip:.")
 
 
+#: Registrars that are tried one after the other: each silent one costs 6 s of a refresh.
+MAX_URIS = 4
+
+
 def sip_uri(value: str) -> None:
     """Accept ``sip:[user@]host[:port][;parameters]``, also with ``sips:``."""
     scheme, colon, rest = value.partition(":")
@@ -74,6 +78,15 @@ def sip_uri(value: str) -> None:
         raise ValidationError("The URI needs host[:port][;parameters] after sip:, for example sip:192.0.2.20:5060.")
     if _WEBSOCKET.search(parameters):
         raise ValidationError("Nobody is called over WebSocket who has not connected; write transport=udp, tcp or tls.")
+
+
+def sip_uris(value: str) -> None:
+    """Accept up to `MAX_URIS` of them, separated by commas or spaces."""
+    uris = value.replace(",", " ").split()
+    if len(uris) > MAX_URIS:
+        raise ValidationError(f"These are {len(uris)} URIs; {MAX_URIS} are the most.")
+    for uri in uris:
+        sip_uri(uri)
 
 
 def contact_address(value: str) -> None:

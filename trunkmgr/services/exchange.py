@@ -132,6 +132,7 @@ def _own_values(options: UacRegOptions) -> dict[str, str]:
         "provider": options.provider.name if options.provider else "",
         "inbound_identity": str(options.inbound_identity),
         "inbound_from": str(options.inbound_from),
+        "registrars": options.registrars,
         "outbound_proxy": options.outbound_proxy,
         "digest_minimum": str(options.digest_minimum),
         "authentication": str(options.authentication),
@@ -199,7 +200,7 @@ def _plan_row(row: FileRow, stored: UacReg | None, providers: dict[str, Provider
                 options.authentication = _authentication(text)
             elif column in ("max_calls", "max_rate", "qualify"):
                 setattr(options, column, _number(column, text or "0"))
-            elif column in ("note", "outbound_proxy", "digest_minimum", "numbers"):
+            elif column in ("note", "registrars", "outbound_proxy", "digest_minimum", "numbers"):
                 setattr(options, column, text)
             else:
                 setattr(account, column, _number(column, text) if column in NUMBER_COLUMNS else text)

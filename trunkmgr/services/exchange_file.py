@@ -20,8 +20,8 @@ SEED_COLUMNS = (
     "auth_proxy", "expires", "flags", "reg_delay", "contact_addr", "contact_user", "socket",
 )
 OWN_COLUMNS = (
-    "provider", "inbound_identity", "inbound_from", "outbound_proxy", "digest_minimum", "authentication", "numbers",
-    "max_calls", "max_rate", "qualify", "note",
+    "provider", "inbound_identity", "inbound_from", "registrars", "outbound_proxy", "digest_minimum",
+    "authentication", "numbers", "max_calls", "max_rate", "qualify", "note",
 )
 COLUMNS = SEED_COLUMNS + OWN_COLUMNS
 SECRET_COLUMNS = ("auth_password", "auth_ha1")

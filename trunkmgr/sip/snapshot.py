@@ -79,7 +79,8 @@ class Trunk:
     @property
     def hosts(self) -> set[str]:
         """Hosts of its provider that the account names."""
-        return {self.registrar, host_of(self.outbound_proxy)} if self.outbound_proxy else {self.registrar}
+        uris = (self.outbound_proxy, *self.account.registrars)
+        return {self.registrar, *(host_of(uri) for uri in uris if uri)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +254,7 @@ def trunk_of(row: UacReg) -> Trunk:
         r_username=row.r_username, r_domain=row.r_domain, realm=row.realm,
         auth_username=row.auth_username, auth_password=password, auth_ha1=ha1,
         auth_proxy=row.auth_proxy or (provider.proxy if provider else ""),
+        registrars=uris_of((options.registrars if options else "") or (provider.registrars if provider else "")),
         expires=row.expires, enabled=row.enabled, reg_delay=row.reg_delay,
         contact_addr=row.contact_addr, contact_user=row.contact_user,
         socket=row.socket or (provider.socket if provider else ""),
@@ -301,7 +303,7 @@ def pbx_of(row: Domain) -> Pbx:
 
 
 def provider_of(row: Provider) -> Peers:
-    peers = peers_of(row.addresses, (row.domain, row.proxy))
+    peers = peers_of(row.addresses, (row.domain, row.proxy, *uris_of(row.registrars)))
     rule = TlsRule(
         row.tls_name == Provider.TlsName.SRV_TARGET, row.tls_wildcard,
         row.tls_fingerprint.replace(":", "").lower(), row.tls_client_certificate,
@@ -331,6 +333,11 @@ def device_of(row: models.Device) -> Device | None:
         log.error("The device %s cannot register. %s", row.aor, error)
         return None
     return Device(row.aor, secret, row.max_contacts, row.digest == models.Device.Digest.MD5)
+
+
+def uris_of(text: str) -> tuple[str, ...]:
+    """Read what `validators.sip_uris` accepts."""
+    return tuple(text.replace(",", " ").split())
 
 
 def peers_of(addresses: str, uris: Iterable[str]) -> Peers:

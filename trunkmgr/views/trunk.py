@@ -112,6 +112,7 @@ def facts(registration: Registration, row: dict[str, Any], now: datetime) -> lis
         ("Way to us", registration.path, "(Path, as the provider tells it)"),
         ("Identities", registration.associated_uris, "(P-Associated-URI, the usual one first)"),
         ("Proxy", account.auth_proxy or (options.provider.proxy if options.provider else ""), ""),
+        ("Standby", options.registrars or (options.provider.registrars if options.provider else ""), ""),
         ("Calls go to", options.outbound_proxy, ""),
         ("Auth user", account.auth_username or account.r_username, ""),
         ("Realm", realm or account.realm or "any", remark),

@@ -80,13 +80,59 @@ def test_an_account_that_is_unknown_is_not_tried_for_it() -> None:
 
 def test_who_began_to_fail_before_the_last_success_is_not_named() -> None:
     recovery: Recovery[str] = Recovery()
-    recovery.failed(b"p", "a", 1.0)
-    recovery.failed(b"q", "x", 1.0)
+    recovery.failed(b"p", "a", 1.0, down=True)
+    recovery.failed(b"q", "x", 1.0, down=True)
     assert recovery.served(b"p", "b", 2.0) == ["a"]
-    recovery.failed(b"p", "a", 3.0)
+    recovery.failed(b"p", "a", 3.0, down=True)
     assert recovery.served(b"p", "b", 4.0) == []
     assert recovery.served(b"p", "a", 5.0) == []
-    recovery.failed(b"p", "a", 6.0)
-    recovery.failed(b"p", "c", 6.0)
+    recovery.failed(b"p", "a", 6.0, down=True)
+    recovery.failed(b"p", "c", 6.0, down=True)
     recovery.forget(b"p", "c")
     assert recovery.served(b"p", "b", 7.0) == ["a"]
+
+
+def test_of_many_one_asks_for_all_and_the_others_stay_away() -> None:
+    network = Network(lambda message: (500, "Down", []))
+    for number in range(1, 11):
+        network.registrations.load(account(number), None, network.now)
+    network.run(3600)
+    times = [at(network, number) for number in range(1, 11)]
+    [probing, *others] = sorted(times, key=len, reverse=True)
+    waits = [later - before for before, later in pairwise(probing)]
+    assert max(waits) <= 63 and len(probing) >= 60, "back within a minute, whenever it is"
+    assert all(len(tries) <= 10 for tries in others), [len(tries) for tries in others]
+    network.answer = granting(600)
+    back_at = network.now
+    network.run(70)
+    assert all(network.last(number).code == 200 for number in range(1, 11))
+    assert max(event.at for event in network.events if event.code == 200) - back_at <= 63
+
+
+def test_two_accounts_that_fail_keep_to_their_own_pauses() -> None:
+    recovery: Recovery[str] = Recovery()
+    for account_ in ("a", "b"):
+        recovery.failed(b"p", account_, 1.0, down=True)
+        assert recovery.pause(b"p", account_, 300.0, 900.0) == 300.0
+    recovery.failed(b"p", "c", 2.0, down=True)
+    assert [recovery.pause(b"p", each, 300.0, 900.0) for each in "abc"] == [60.0, 900.0, 900.0]
+    recovery.failed(b"p", "a", 3.0, down=False)
+    recovery.failed(b"p", "d", 3.0, down=True)
+    assert recovery.pause(b"p", "b", 5.0, 900.0) == 5.0, "another asks when the first is told to ask less"
+    recovery.served(b"p", "d", 4.0)
+    assert recovery.pause(b"p", "b", 300.0, 900.0) == 300.0
+
+
+def test_an_answer_that_refuses_one_says_to_the_others_that_it_is_well() -> None:
+    network = failing(500)
+    network.run(900)
+    serve = granting(600)
+
+    def answer(message: Message) -> Reply:
+        return (404, "Unknown", []) if message.to.sip_uri.user == b"trunk1" else serve(message)
+
+    network.answer = answer
+    network.registrations.register("acc000001", network.now)
+    network.run(1)
+    assert network.last(1).code == 404
+    assert network.last(2).code == network.last(3).code == 200

@@ -74,6 +74,17 @@ def test_rows_become_engine_values() -> None:
     )
 
 
+def test_standby_registrars_are_the_accounts_or_its_providers_and_may_call() -> None:
+    provider = Provider(pk=7, name="P", domain="sip.example", registrars="sip:b.sip.example, sip:192.0.2.3")
+    row = UacReg(l_uuid="a1", r_username="4930", r_domain="sip.example", auth_password="secret")
+    row.options = UacRegOptions(account=row, provider=provider)
+    assert trunk_of(row).account.registrars == ("sip:b.sip.example", "sip:192.0.2.3")
+    assert provider_of(provider).hosts == {"sip.example", "b.sip.example", "192.0.2.3"}
+    row.options.registrars = "sip:own.example"
+    assert trunk_of(row).account.registrars == ("sip:own.example",)
+    assert trunk_of(row).hosts == {"sip.example", "own.example"}
+
+
 def test_a_patch_leaves_the_old_picture_alone() -> None:
     old = Snapshot().patched(trunks={"a": trunk("a"), "b": trunk("b")})
     new = old.patched(trunks={"a": trunk("a", l_username="200"), "b": None, "c": trunk("c")})

@@ -32,6 +32,9 @@ class Command(OperatorCommand):
             "--socket", metavar="PROTO:IP:PORT", help="what accounts without a socket of their own register from",
         )
         setting.add_argument(
+            "--registrars", metavar="URIS", help="sip: URIs that they register at while nobody there answers",
+        )
+        setting.add_argument(
             "--address", action="append", metavar="ADDRESS",
             help="address or network that may call us (repeatable; replaces those before; '' for none)",
         )
@@ -82,7 +85,9 @@ class Command(OperatorCommand):
         if options["address"] is not None:
             provider.addresses = "\n".join(filter(None, options["address"]))
         provider.size_rule = options["size_rule"] or provider.size_rule
-        for name in ("socket", "reg_rate", "tls_name", "tls_wildcard", "tls_fingerprint", "tls_client_certificate"):
+        for name in (
+            "registrars", "socket", "reg_rate", "tls_name", "tls_wildcard", "tls_fingerprint", "tls_client_certificate",
+        ):
             if options[name] is not None:
                 setattr(provider, name, options[name])
         if not provider.pk:
@@ -99,7 +104,8 @@ class Command(OperatorCommand):
         if options["json"]:
             self.json([
                 {
-                    "name": row.name, "domain": row.domain, "proxy": row.proxy, "socket": row.socket,
+                    "name": row.name, "domain": row.domain, "proxy": row.proxy, "registrars": row.registrars,
+                    "socket": row.socket,
                     "addresses": row.addresses.split(),
                     "size_rule": row.size_rule, "reg_rate": row.reg_rate, "tls_name": row.tls_name,
                     "tls_wildcard": row.tls_wildcard,

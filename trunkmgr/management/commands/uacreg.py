@@ -145,8 +145,9 @@ class Command(OrderCommand):
         values |= {
             "provider": trunk.provider, "inbound_identity": str(own.inbound_identity),
             "inbound_from": str(own.inbound_from),
-            "outbound_proxy": own.outbound_proxy, "digest_minimum": str(own.digest_minimum),
-            "authentication": str(own.authentication), "numbers": own.numbers,
+            "registrars": own.registrars, "outbound_proxy": own.outbound_proxy,
+            "digest_minimum": str(own.digest_minimum), "authentication": str(own.authentication),
+            "numbers": own.numbers,
             "max_calls": own.max_calls, "max_rate": own.max_rate, "qualify": own.qualify, "note": own.note,
         }
         values["kept_in"] = "UAC_REG_DB_URL" if foreign.is_foreign(account) else "our database"
@@ -207,8 +208,8 @@ class Command(OrderCommand):
         own_values = {
             name: options[name]
             for name in (
-                "inbound_identity", "inbound_from", "outbound_proxy", "digest_minimum", "authentication", "numbers",
-                "max_calls", "max_rate", "qualify", "note",
+                "inbound_identity", "inbound_from", "registrars", "outbound_proxy", "digest_minimum",
+                "authentication", "numbers", "max_calls", "max_rate", "qualify", "note",
             )
             if options[name] is not None
         }
@@ -352,6 +353,7 @@ def _add_columns(parser: CommandParser) -> None:
     own.add_argument(
         "--inbound-from", choices=UacRegOptions.InboundFrom.values, help=_help(UacRegOptions, "inbound_from"),
     )
+    own.add_argument("--registrars", metavar="URIS", help=_help(UacRegOptions, "registrars"))
     own.add_argument("--outbound-proxy", metavar="URI", help=_help(UacRegOptions, "outbound_proxy"))
     own.add_argument(
         "--digest-minimum", choices=UacRegOptions.DigestMinimum.values, help=_help(UacRegOptions, "digest_minimum"),
