@@ -66,6 +66,12 @@ class DialogRecord:
         self.views = views
         self.token = b""
 
+    def end(self, after: float, now: float) -> None:
+        """The call is over: go in `after` seconds, which is 64*T1, and not with the look after that."""
+        self.over = True
+        self.expires_at = now + after
+        self.table.queue.arm(self, after, now)
+
     def on_timer(self, now: float) -> None:
         if now >= self.expires_at:
             self.table.expire(self, now)

@@ -554,8 +554,7 @@ class ProxyCore:
         """The final response of a request left: a call that failed is over."""
         record = context.record
         if status >= 300 and record is not None and not context.direction and not record.answered:
-            record.over = True
-            record.expires_at = now + self.timers.timeout
+            record.end(self.timers.timeout, now)
             self.within.end(record, status, reason.decode("utf-8", "replace"), now)
 
     def expire_calls(self, now: float) -> None:

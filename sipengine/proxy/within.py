@@ -234,8 +234,7 @@ class WithinDialog:
             return
         record.tags = tuple([tag for tag in record.tags if tag != callee_tag])
         if record.answered and not record.tags:
-            record.over = True
-            record.expires_at = now + core.timers.timeout
+            record.end(core.timers.timeout, now)
             self.end(record, 200, "OK", now)
 
     def on_response(

@@ -322,6 +322,17 @@ def test_a_call_without_bye_ends_after_its_lifetime() -> None:
     assert isinstance(ended, CallEnded) and ended.code == 408
 
 
+def test_what_is_kept_of_an_ended_call_goes_after_64_t1() -> None:
+    net = Net()
+    call = net.establish()
+    net.run(20)  # so that its end falls between two looks at it
+    net.send(net.provider, call.from_caller(b"BYE", 2))
+    net.run(31)
+    assert net.endpoint.live["dialogs"] == 1
+    net.run(2)
+    assert net.endpoint.live["dialogs"] == 0
+
+
 @pytest.mark.rfc("3261", "16.6")
 def test_record_route_goes_before_those_that_stand_wherever_they_do() -> None:
     net = Net()
