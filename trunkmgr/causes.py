@@ -97,6 +97,10 @@ CAUSES: dict[str, Cause] = {
         Shown.REFUSED, "Weaker signing asked for", "The provider asks for MD5, weaker than before or than allowed.",
         "Ask the provider. If this is meant, set this trunk's weakest digest to MD5.",
     ),
+    "no_gin": Cause(
+        Shown.REFUSED, "No bulk registration", "The provider does not take bulk registration (GIN).",
+        "Switch bulk registration (gin) off for this trunk, or ask the provider to switch it on for the account.",
+    ),
     "bad_row": Cause(
         Shown.REFUSED, "Row cannot be used", "A field of this trunk is missing or cannot stand in a SIP message.",
         "Check user names, domains, Contact address and Contact user of this trunk.",

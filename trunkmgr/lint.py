@@ -88,6 +88,11 @@ def account(row: UacReg, options: UacRegOptions) -> list[Finding]:
     found += _trust({"inbound_from": options.inbound_from, "digest_minimum": options.digest_minimum})
     if row.auth_proxy and held is not None and held.size_rule == Provider.SizeRule.UDP_ONLY:
         found += _ways({"proxy": row.auth_proxy, "size_rule": held.size_rule, "domain": row.r_domain})
+    if options.gin and row.contact_user:
+        found.append(Finding(
+            "contact_user", "The Contact of a bulk registration (gin) has no user, so the Contact user has no effect. "
+            "Clear it, or switch gin off.",
+        ))
     if held is None or held.profile is None:
         return found
     known = held.profile.values
@@ -97,7 +102,7 @@ def account(row: UacReg, options: UacRegOptions) -> list[Finding]:
             "expires",
             f"expires {row.expires} is below the {least} s that {held.name} takes at least. Set {least} or more.",
         ))
-    if known.get("contact_user") == "r_username" and not row.contact_user:
+    if known.get("contact_user") == "r_username" and not row.contact_user and not options.gin:
         found.append(Finding(
             "contact_user", f"{held.name} wants the number in the Contact. Set the Contact user to {row.r_username}.",
         ))

@@ -117,7 +117,7 @@ def facts(registration: Registration) -> dict[str, str]:
         "got": registration.realm_seen, "want": account.realm, "number": account.r_username, "host": asked_host,
         "target": f"{host} port {port} ({transport.upper()})" if port else asked_host,
         "proto": transport.upper() if port else "", "port": port, "wait": wait,
-        "our_ip": registration.contact.rpartition("@")[2].partition(";")[0].partition(">")[0],
+        "our_ip": registration.contact.rpartition("@")[2].removeprefix("sip:").partition(";")[0].partition(">")[0],
         "granted": str(registration.granted or ""), "asked": str(account.expires), "renew": _renewal(registration),
         "worker": node.name if node else "", "worker_host": (node.host if node else "") or "its host",
         "silence": duration(age),

@@ -38,6 +38,8 @@ class UacAccount:
     """Weakest digest that it answers, ``MD5`` or ``SHA-256``; empty: as strong as the provider's was before."""
     qualify: int = 0
     """Seconds between two OPTIONS to the server that holds the binding (`uac.qualify`); 0: none."""
+    gin: bool = False
+    """Registers for all numbers of a PBX at once (RFC 6140): a Contact without user, and calls that name the number."""
     problem: str = ""
     """Cause key of what keeps the host from giving a usable value; such an account sends nothing."""
 
@@ -45,7 +47,14 @@ class UacAccount:
         """Whether both rows name the same binding at the same registrar (else the old one must be un-REGISTERed)."""
         return (self.r_username, self.r_domain, self.contact_user, self.contact_addr, self.auth_proxy, self.socket) == (
             other.r_username, other.r_domain, other.contact_user, other.contact_addr, other.auth_proxy, other.socket
-        )
+        ) and self.gin == other.gin
+
+    @property
+    def contact_key(self) -> tuple[str, str]:
+        """User of its Contact and, where that does not name the account, the parameter `line` that does."""
+        if self.gin:
+            return "", self.l_uuid
+        return (self.contact_user, self.l_uuid) if self.contact_user else (self.l_uuid, "")
 
     @property
     def auth_user(self) -> str:
@@ -70,5 +79,5 @@ class UacAccount:
         """All that a REGISTER of this row depends on."""
         return (
             *self.auth_secret, self.expires, self.enabled, self.r_username, self.r_domain, self.contact_user,
-            self.contact_addr, self.auth_proxy, self.registrars, self.socket, self.problem,
+            self.contact_addr, self.auth_proxy, self.registrars, self.socket, self.gin, self.problem,
         )  # fmt: skip

@@ -5,7 +5,7 @@ An immutable picture in memory, replaced whole.  Like the seed module it does no
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -36,25 +36,34 @@ class AccountRow(NamedTuple):
     account: UacAccount
     contact_uri: bytes
     """``sip:l_username@l_domain``, the new R-URI of an inbound call."""
+    user: str
+    """Its user part, unescaped."""
 
     @property
     def l_uuid(self) -> str:
         return self.account.l_uuid
 
+    def called(self, number: bytes) -> AccountRow:
+        """The same for a call to one of its numbers, a user part: that is who is called, as it was written."""
+        uri = b"sip:%b@%b" % (number, self.account.l_domain.encode())
+        return AccountRow(self.account, uri, unescape_user(number).decode(errors="replace"))
+
 
 def _row(account: UacAccount) -> AccountRow:
-    return AccountRow(account, b"sip:" + escape_user(account.l_username) + b"@" + account.l_domain.encode())
+    uri = b"sip:" + escape_user(account.l_username) + b"@" + account.l_domain.encode()
+    return AccountRow(account, uri, account.l_username)
 
 
 class AccountTable:
     """Accounts by the user part of their Contact.  Never changes; the `with_…` calls give a patched copy."""
 
-    __slots__ = ("_by_contact_user", "_by_username", "_by_uuid")
+    __slots__ = ("_by_contact_user", "_by_username", "_by_uuid", "_gin")
 
     def __init__(self, accounts: Iterable[UacAccount] = ()) -> None:
         self._by_uuid: dict[bytes, AccountRow] = {}
         self._by_contact_user: dict[bytes, tuple[AccountRow, ...]] = {}
         self._by_username: dict[bytes, tuple[AccountRow, ...]] = {}
+        self._gin: dict[str, AccountRow] = {}
         for account in accounts:
             self._add(account)
 
@@ -71,13 +80,19 @@ class AccountTable:
         """Find the account whose Contact a provider called: `user` and `line` parameter of the R-URI.
 
         `line` decides where it is ours; then the user as `l_uuid`; then as `contact_user`, if only one account has it.
+        With a `line` the user is the number that is called where the account registers all of a PBX (`gin`).
         """
-        user = unescape_user(user)
         if line and (row := self._by_uuid.get(unescape_user(line))) is not None:
-            return row
+            return row.called(user) if row.account.gin and user else row
+        user = unescape_user(user)
         if (row := self._by_uuid.get(user)) is not None:
             return row
         return _only(self._by_contact_user.get(user, ()))
+
+    @property
+    def gin(self) -> Collection[AccountRow]:
+        """All accounts that register the numbers of a PBX at once."""
+        return self._gin.values()
 
     def of_username(self, user: bytes) -> tuple[AccountRow, ...]:
         """All accounts of a local user, whatever their domain."""
@@ -111,6 +126,7 @@ class AccountTable:
         table._by_uuid = self._by_uuid.copy()
         table._by_contact_user = self._by_contact_user.copy()
         table._by_username = self._by_username.copy()
+        table._gin = self._gin.copy()
         return table
 
     def _add(self, account: UacAccount) -> None:
@@ -119,12 +135,15 @@ class AccountTable:
         if account.contact_user:
             _append(self._by_contact_user, account.contact_user.encode(), row)
         _append(self._by_username, account.l_username.encode(), row)
+        if account.gin:
+            self._gin[account.l_uuid] = row
 
     def _remove(self, l_uuid: str) -> None:
         row = self._by_uuid.pop(unescape_user(l_uuid.encode()), None)
         if row is not None:
             _discard(self._by_contact_user, row.account.contact_user.encode(), row)
             _discard(self._by_username, row.account.l_username.encode(), row)
+            self._gin.pop(row.l_uuid, None)
 
 
 def _only(rows: tuple[AccountRow, ...]) -> AccountRow | None:

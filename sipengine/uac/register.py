@@ -1,4 +1,5 @@
-"""The REGISTER requests of one binding: what stays the same in them and what rises (RFC 3261 §10.2; kamailio-uac f.4).
+"""The REGISTER requests of one binding: what stays the same in them and what rises (RFC 3261 §10.2; RFC 6140 §5.1;
+kamailio-uac f.4).
 
 Does not send and does not judge answers.
 """
@@ -115,6 +116,8 @@ class Binding:
             # RFC 3327 §5.1: in every REGISTER, so that no proxy on the way need refuse it for want of the extension.
             (b"Supported", b"path"),
         ]
+        if account.gin:
+            headers += [(b"Require", b"gin"), (b"Proxy-Require", b"gin")]
         contact = self._contact(flow, contact_addr)
         old = self.contact or contact
         if not expires:
@@ -129,16 +132,18 @@ class Binding:
 
     def _contact(self, flow: Flow, contact_addr: str) -> str:
         account = self.account
-        user = escape_user(account.contact_user or account.l_uuid).decode()
-        uri = f"sip:{user}@{account.contact_addr or contact_addr or self.address.of(flow)}"
+        user, line = account.contact_key
+        uri = account.contact_addr or contact_addr or self.address.of(flow)
         transport = flow.listener.transport
         if transport != "udp" and ";transport=" not in uri.lower():
             uri += f";transport={transport}"
-        return f"{uri};line={escape_param(account.l_uuid).decode()}" if account.contact_user else uri
+        # RFC 6140 §5.1: no user; the provider puts the number there, takes `bnc` off and gives all else back as it is.
+        uri = f"sip:{uri};bnc" if account.gin else f"sip:{escape_user(user).decode()}@{uri}"
+        return f"{uri};line={escape_param(line).decode()}" if line else uri
 
     def leads_to(self, listeners: list[Listener], contact_addr: str) -> bool:
         """Whether the Contact that a registrar holds still leads here: not after the listen address was changed."""
-        address = self.contact.rpartition("@")[2]
+        address = address_of(self.contact)
         expected = self.account.contact_addr or contact_addr
         if expected:
             return address == expected or address.startswith(expected + ";")
@@ -149,6 +154,11 @@ class Binding:
         )
 
 
+def address_of(contact: str) -> str:
+    """``host[:port][;parameters]`` of a Contact that we made."""
+    return contact.rpartition("@")[2].removeprefix("sip:")
+
+
 def problem_of(account: UacAccount) -> str:
     """Cause key for a row that cannot make a REGISTER; empty when it can."""
     if account.problem:
@@ -157,6 +167,9 @@ def problem_of(account: UacAccount) -> str:
         return "bad_row"
     if account.contact_addr and not _ADDRESS.fullmatch(account.contact_addr):
         return "bad_row"
-    if account.contact_user and ";line=" in account.contact_addr.lower():
+    parameters = account.contact_addr.lower()
+    if account.contact_key[1] and ";line=" in parameters:
+        return "bad_row"
+    if account.gin and ";user=" in parameters:  # RFC 6140 §5.3
         return "bad_row"
     return ""

@@ -33,7 +33,7 @@ from sipengine.uac.binding import (
 from sipengine.uac.contacts import listed, ours, stale
 from sipengine.uac.coverage import Coverage
 from sipengine.uac.nat import PublicAddress
-from sipengine.uac.register import Binding, problem_of
+from sipengine.uac.register import Binding, address_of, problem_of
 from sipengine.uac.request import Agent, Exchange, Outcome
 from sipengine.uac.routes import Routes
 
@@ -50,7 +50,7 @@ MAX_STALE = 10
 """Earlier addresses of ours that are told, and taken back in one REGISTER."""
 
 _REFUSED_CAUSES = frozenset({
-    "wrong_password", "realm_mismatch", "no_password", "auth_unsupported", "weaker_digest", "bad_row",
+    "wrong_password", "realm_mismatch", "no_password", "auth_unsupported", "weaker_digest", "bad_row", "no_gin",
 })
 _KINDS = {"no_binding": Failure.NO_BINDING}
 
@@ -123,7 +123,7 @@ class Registration:
         self.proven = record.granted is not None
         self.code, self.reason, self.round_trip = record.code, record.reason, record.round_trip
         binding.routes = record.routes
-        named = record.seen_address if record.seen_address in record.contact.partition("@")[2].split(";") else ""
+        named = record.seen_address if record.seen_address in address_of(record.contact).split(";") else ""
         binding.address = PublicAddress(record.local_address, record.seen_address, named)
         self.digest = record.digest
         if record.digest and record.digest != "MD5":
@@ -251,9 +251,7 @@ class Registration:
         if message is None or code is None or outcome.cause:
             self._failed(outcome)
         elif code // 100 == 2:
-            account = self.account
-            user = (account.contact_user or account.l_uuid).encode()
-            line = account.l_uuid.encode() if account.contact_user else b""
+            user, line = (part.encode() for part in self.account.contact_key)
             contacts = listed(message)
             own = ours(contacts, self.binding.contact.encode(), user, line)
             granted = granted_seconds(message, own, self.binding.asked)
@@ -262,7 +260,7 @@ class Registration:
                 self._failed(outcome, "no_binding")
             else:
                 self.binding.routes, self.binding.target = Routes.of(message), outcome.target
-                self.owner.reconnect.bound(account.l_uuid, outcome.flow, now)
+                self.owner.reconnect.bound(self.account.l_uuid, outcome.flow, now)
                 self._succeeded(granted, outcome.sent_at, now)
                 if self._seen_elsewhere(outcome):
                     self._begin(Kind.REGISTER, Trigger.RECOVERY, now)
@@ -273,6 +271,8 @@ class Registration:
         elif code in (301, 302) and self.redirects < MAX_REDIRECTS and self._sent_elsewhere(message):
             self.redirects += 1
             self._begin(Kind.REGISTER, self.trigger, now)
+        elif code == 420 and self.account.gin:
+            self._failed(outcome, "no_gin")
         else:
             self._failed(outcome)
 

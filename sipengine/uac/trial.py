@@ -49,7 +49,9 @@ class Trial:
         written = query.request.headers
 
         def without_contact(flow: Flow) -> Headers:
-            return [field for field in written(flow) if field[0] not in (b"Contact", b"Expires")]
+            # Without a Contact there is no bulk registration to require either (RFC 6140 §5.1).
+            left_out = (b"Contact", b"Expires", b"Require", b"Proxy-Require")
+            return [field for field in written(flow) if field[0] not in left_out]
 
         query.request.headers = without_contact
         return query

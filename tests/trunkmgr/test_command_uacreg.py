@@ -230,6 +230,11 @@ class TestShow:
         assert "calls go by (Service-Route)    <sip:edge.example;lr>" in said and "<tel:+49>" in said
         assert json.loads(run("uacreg", "show", "4711", "--json"))["registration"]["associated_uris"] == "<tel:+49>"
 
+    def test_bulk_registration_is_switched_on_and_off(self, run: Any, worker: Node) -> None:
+        for option, gin in (("--gin", True), ("--no-gin", False)):
+            run("uacreg", "edit", "4711", option)
+            assert json.loads(run("uacreg", "show", "4711", "--json"))["gin"] is gin
+
     def test_show_tells_what_options_told(self, run: Any, worker: Node) -> None:
         answered = timezone.now() - timedelta(seconds=12)
         Registration.objects.update(qualify_state="reachable", qualify_round_trip=0.0234, qualify_time=answered)

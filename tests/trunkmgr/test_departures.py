@@ -71,6 +71,20 @@ def test_a_changed_identity_leaves_the_old_one_with_the_old_password(column: str
     assert (now.generation, now.covered) == (3, 100.0)
 
 
+def test_a_bulk_registration_that_is_switched_off_is_taken_back_as_one() -> None:
+    row = account()
+    accounts.save(row, UacRegOptions(account=row, gin=True))
+    Registration.objects.update(
+        call_id="alice@2", contact="sip:127.0.0.1:5060;bnc;line=alice",
+        bound_until_time=timezone.now() + timedelta(seconds=60),
+    )
+    row = UacReg.objects.get()
+    row.options.gin = False
+    accounts.save(row, row.options)
+    gone = {row.call_id: departing_account(row).gin for row in Departure.objects.all()}
+    assert gone == {"alice@1": False, "alice@2": True}
+
+
 def test_names_of_a_binding_are_those_of_the_engine() -> None:
     """`UacAccount.same_binding` is the one that counts."""
     one = UacAccount("u", "l", "d", "r", "rd")
@@ -79,7 +93,7 @@ def test_names_of_a_binding_are_those_of_the_engine() -> None:
         if each.name not in ("l_uuid", "enabled")
         and not one.same_binding(UacAccount(**{**{x.name: getattr(one, x.name) for x in fields(one)}, each.name: "x"}))
     }
-    assert naming == {*departures.NAMES, "auth_proxy", "socket"}
+    assert naming == {*departures.NAMES, "auth_proxy", "socket", "gin"}
 
 
 @pytest.mark.parametrize("change", [

@@ -114,6 +114,10 @@ def test_lint_of_rows_knows_the_profile() -> None:
     assert not lint.account(row, row.options)
     row.expires, row.contact_user = 120, ""
     assert [each.field for each in lint.account(row, row.options)] == ["expires", "contact_user"]
+    row.options.gin = True
+    assert [each.field for each in lint.account(row, row.options)] == ["expires"]
+    row.contact_user = "493012"
+    assert "no effect" in str(lint.account(row, row.options)[0]), "the Contact of a bulk registration has no user"
     held.proxy = "sip:sip.rheintel.example;transport=tls"
     (found,) = lint.provider(held, ["udp"])
     assert "TRUNKMGR_SIP_LISTEN" in str(found) and not lint.provider(held, ["udp", "tls"])

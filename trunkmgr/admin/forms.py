@@ -103,6 +103,10 @@ class UacRegForm(SecretsForm):
         required=False, initial=0, widget=UnfoldAdminIntegerFieldWidget, validators=[validators.qualify_seconds],
         label="Seconds between OPTIONS", help_text=UacRegOptions._meta.get_field("qualify").help_text,
     )
+    gin = forms.BooleanField(
+        required=False, widget=UnfoldBooleanSwitchWidget, label="Bulk registration (GIN)",
+        help_text=UacRegOptions._meta.get_field("gin").help_text,
+    )
     digest_minimum = forms.ChoiceField(
         required=False, choices=UacRegOptions.DigestMinimum.choices, widget=UnfoldAdminSelectWidget,
         label="Weakest digest", help_text=UacRegOptions._meta.get_field("digest_minimum").help_text,
@@ -150,7 +154,7 @@ class UacRegForm(SecretsForm):
                 "inbound_from": options.inbound_from,
                 "digest_minimum": options.digest_minimum, "authentication": options.authentication,
                 "numbers": options.numbers, "max_calls": options.max_calls, "max_rate": options.max_rate,
-                "qualify": options.qualify, "registrars": options.registrars,
+                "qualify": options.qualify, "gin": options.gin, "registrars": options.registrars,
             })
 
     def clean(self) -> dict[str, Any]:
@@ -181,7 +185,7 @@ class UacRegForm(SecretsForm):
         options = self.instance.get_options() if self.instance.pk else UacRegOptions()
         for name in (
             "provider", "inbound_identity", "inbound_from", "registrars", "outbound_proxy", "digest_minimum",
-            "authentication", "note",
+            "authentication", "gin", "note",
         ):
             setattr(options, name, self.cleaned_data[name])
         options.numbers = self.cleaned_data["numbers"]

@@ -190,6 +190,11 @@ class UacRegOptions(models.Model):
         help_text="Every so many seconds (10 to 3600) OPTIONS asks the server of this account whether it is there; "
         "when it falls silent, the account registers again at once. 0: never.",
     )
+    gin = models.BooleanField(
+        "bulk registration (GIN)", default=False,
+        help_text="One REGISTER for all numbers of the PBX (RFC 6140), where the provider offers it. The PBX is called "
+        "by the number that the caller dialled.",
+    )
     note = models.CharField(max_length=200, default="", blank=True, validators=[validators.plain_text])
     mirror = models.CharField(
         max_length=32, default="", blank=True, editable=False,

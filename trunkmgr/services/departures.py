@@ -16,7 +16,7 @@ from trunkmgr.models.registration import State
 #: Rows a query.
 CHUNK = 500
 
-#: Columns of `uacreg` that a binding has its name from, with proxy and socket (`UacAccount.same_binding`).
+#: Columns of `uacreg` that a binding has its name from, with proxy, socket and `gin` (`UacAccount.same_binding`).
 NAMES = ("r_username", "r_domain", "contact_user", "contact_addr")
 _COLUMNS = (*NAMES, "l_uuid", "realm", "auth_username", "auth_password", "auth_ha1")
 _BINDING = ("call_id", "owner", "from_tag", "cseq", "contact", "bound_until_time")
@@ -55,8 +55,8 @@ def _keep(before: Sequence[UacReg]) -> None:
     )
 
 
-def _named(row: UacReg) -> tuple[str, ...]:
-    return _proxy(row), _socket(row), *(getattr(row, name) for name in NAMES)
+def _named(row: UacReg) -> tuple[object, ...]:
+    return _proxy(row), _socket(row), row.get_options().gin, *(getattr(row, name) for name in NAMES)
 
 
 def _proxy(row: UacReg) -> str:

@@ -140,6 +140,7 @@ def _own_values(options: UacRegOptions) -> dict[str, str]:
         "max_calls": str(options.max_calls),
         "max_rate": str(options.max_rate),
         "qualify": str(options.qualify),
+        "gin": "yes" if options.gin else "no",
         "note": options.note,
     }
 
@@ -200,6 +201,8 @@ def _plan_row(row: FileRow, stored: UacReg | None, providers: dict[str, Provider
                 options.authentication = _authentication(text)
             elif column in ("max_calls", "max_rate", "qualify"):
                 setattr(options, column, _number(column, text or "0"))
+            elif column == "gin":
+                options.gin = _yes_or_no(text)
             elif column in ("note", "registrars", "outbound_proxy", "digest_minimum", "numbers"):
                 setattr(options, column, text)
             else:
@@ -265,6 +268,12 @@ def _authentication(text: str) -> str:
     if text and text not in UacRegOptions.Authentication.values:
         raise ValueError(f"Write one of {', '.join(UacRegOptions.Authentication.values)}.")
     return text or UacRegOptions.Authentication.PASSWORD.value
+
+
+def _yes_or_no(text: str) -> bool:
+    if text not in ("", "yes", "no"):
+        raise ValueError("Write yes or no.")
+    return text == "yes"
 
 
 def _number(column: str, text: str) -> int:

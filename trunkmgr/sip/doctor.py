@@ -82,7 +82,7 @@ class Doctor:
         outcome = await self._checkup.exchange(trial.query, REGISTER)
         held_there = listed(outcome.message) if _granted(outcome) and outcome.message is not None else []
         names = [_name(each) for each in held_there]
-        live = account.l_uuid if account.l_uuid in names or not account.contact_user else account.contact_user
+        live = account.l_uuid if account.l_uuid in names else account.contact_key[0]
         was_listed = live in names
         if _granted(outcome):
             step.lines += [
@@ -123,9 +123,11 @@ class Doctor:
                 step.ended(GOOD, f"Bound for {trial.binding.asked} s at most, beside the account's own.")
         else:
             self._went_wrong(step, account, target, outcome, bound=False)
-            if step.cause == "banned_403" and not account.contact_user:
+            if step.cause == "banned_403" and account.contact_key == (account.l_uuid, ""):
                 # The account was accepted a moment ago; what was new is the Contact.
                 step.cause, step.facts["number"] = "contact_number", account.r_username
+            elif step.code == 420 and account.gin:
+                step.cause = "no_gin"
         if sent and (outcome.message is None or _granted(outcome)):
             await self._remove(account, trial, live)
 

@@ -14,8 +14,7 @@ from django.utils.module_loading import import_string
 
 from sipengine.exceptions import Reject
 from sipengine.message.values import first_value, uri_of
-from sipengine.uac.account import UacAccount
-from sipengine.uac.lookup import unescape_user
+from sipengine.uac.lookup import AccountRow, unescape_user
 from trunkmgr.sip.consumers import SipConsumer
 from trunkmgr.sip.middleware import PBX, PROVIDER
 from trunkmgr.sip.registrar import RegistrarFunctions
@@ -78,7 +77,8 @@ class TrunkRouting(UacFunctions, RegistrarFunctions, SipConsumer):
         if context.method in (b"REGISTER", b"PUBLISH"):
             self.refusals.refuse("method", 405, "Method Not Allowed", headers=[("Allow", ALLOW)])
         snapshot = self.scope["sip.snapshot"]
-        row = snapshot.table.uac_reg_lookup(*user_and_line(context.ruri))
+        user, line = user_and_line(context.ruri)
+        row = snapshot.table.uac_reg_lookup(user, line) or self.of_number(user, context.source[0])
         if row is None:
             self.refusals.refuse("unknown_account", 404, "Not Found")
         account = row.account
@@ -106,19 +106,33 @@ class TrunkRouting(UacFunctions, RegistrarFunctions, SipConsumer):
         if next_hop:
             context.du = next_hop
         else:
-            self.to_devices(account)
+            self.to_devices(row)
         if anonymous:
             context.uac_replace_from(b"", ANONYMOUS)
             context.remove_hf(*IDENTITY_HEADERS)
             context.hide_contact()
         if context.method == b"INVITE":
             context.record_route()
-            context.mark_call(account.l_uuid, "in", caller, f"{account.l_username}@{account.l_domain}", anonymous)
+            context.mark_call(account.l_uuid, "in", caller, f"{row.user}@{account.l_domain}", anonymous)
         context.t_relay()
 
-    def to_devices(self, account: UacAccount) -> None:
-        """Ring what the account's local user has registered."""
-        aor = f"{account.l_username}@{account.l_domain.lower()}"
+    def of_number(self, user: bytes, source: str) -> AccountRow | None:
+        """Find the account that a number was called of, where the provider left `line` out: the only one of this
+        provider that registers all numbers of a PBX (`gin`).
+        """
+        if not user:
+            return None
+        snapshot, admission = self.scope["sip.snapshot"], self.scope["sip.worker"].admission
+        rows: list[AccountRow] = [
+            row for row in snapshot.table.gin
+            if row.account.enabled and admission.brings(snapshot.trunks[row.l_uuid], source)
+        ]
+        return rows[0].called(user) if len(rows) == 1 else None
+
+    def to_devices(self, row: AccountRow) -> None:
+        """Ring what the local user that is called has registered."""
+        account = row.account
+        aor = f"{row.user}@{account.l_domain.lower()}"
         if aor not in self.scope["sip.snapshot"].devices:
             self.refusals.refuse(
                 "no_device", 404, "No such device",

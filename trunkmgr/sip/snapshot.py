@@ -259,7 +259,7 @@ def trunk_of(row: UacReg) -> Trunk:
         contact_addr=row.contact_addr, contact_user=row.contact_user,
         socket=row.socket or (provider.socket if provider else ""),
         digest_minimum=options.digest_minimum if options else "",
-        qualify=options.qualify if options else 0, problem=problem,
+        qualify=options.qualify if options else 0, gin=options.gin if options else False, problem=problem,
         empty_password=authentication == UacRegOptions.Authentication.EMPTY and not (password or ha1),
     )
     anonymous = options is not None and options.inbound_identity == UacRegOptions.InboundIdentity.ANONYMOUS
@@ -277,7 +277,8 @@ def departing_account(row: Departure) -> UacAccount:
         l_uuid=row.l_uuid, l_username="", l_domain="", r_username=row.r_username, r_domain=row.r_domain,
         realm=row.realm, auth_username=row.auth_username, auth_password=password, auth_ha1=ha1,
         auth_proxy=row.auth_proxy, contact_addr=row.contact_addr, contact_user=row.contact_user, socket=row.socket,
-        digest_minimum=row.digest_minimum, problem=problem, empty_password=not (password or ha1),
+        digest_minimum=row.digest_minimum, gin=";bnc" in row.contact, problem=problem,
+        empty_password=not (password or ha1),
     )
 
 

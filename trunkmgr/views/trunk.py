@@ -124,6 +124,7 @@ def facts(registration: Registration, row: dict[str, Any], now: datetime) -> lis
         ("Calls at most", str(options.max_calls or ""), ""),
         ("Calls out a second", str(options.max_rate or ""), "at most"),
         ("OPTIONS every", f"{options.qualify} s" if options.qualify else "", ""),
+        ("Registers", "all numbers of the PBX" if options.gin else "", "(GIN)"),
         ("Local id", account.l_uuid, ""),
         ("Note", options.note, ""),
         ("Kept in", "another database" if foreign.is_foreign(account) else "", "(UAC_REG_DB_URL)"),

@@ -61,6 +61,9 @@ def test_rows_become_engine_values() -> None:
     row.socket = "tcp:192.0.2.5:5060"
     assert trunk_of(row).account.socket == "tcp:192.0.2.5:5060"
     assert (found.account.enabled, found.anonymous, found.provider_id) == (False, True, 7)
+    assert not found.account.gin
+    row.options.gin = True
+    assert trunk_of(row).account.gin
     assert "secret" not in repr(found)
     assert provider_of(provider) == Peers(
         frozenset({"sip.example", "192.0.2.1", "192.0.2.9"}), (ipaddress.ip_network("198.51.100.0/24"),),
