@@ -31,7 +31,7 @@ class Trigger(models.TextChoices):
     CHANGE = "change", "The account changed"
     OPTIONS = "options", "Told by OPTIONS"
     """Of history rows alone: no REGISTER ended."""
-    RECOVERY = "recovery", "After a start, a lost connection, silence or another address"
+    RECOVERY = "recovery", "After a start or a change of the way"
 
 
 class Reachability(models.TextChoices):
