@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.db.models import Q
@@ -104,4 +105,5 @@ def stopped(node: Node) -> None:
 
 def owned(node: Node) -> dict[str, int]:
     """Return the fencing number of each registration that the worker owns, by `l_uuid`."""
-    return {row.account_id: row.fence for row in Registration.objects.filter(owner=node).only("account_id", "fence")}
+    rows: Iterable[tuple[Any, int]] = Registration.objects.filter(owner=node).values_list("account_id", "fence")
+    return dict(rows)

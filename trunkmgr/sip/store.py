@@ -44,6 +44,7 @@ def look(log: ChangeLog, node: Node) -> tuple[Patch, dict[str, int]]:
     """Read what changed since the last look, and which registrations are ours by now."""
     changed, lines = log.read()
     if not changed:
+        log.done(lines)
         return Patch(), {}
     patch = read_rows(changed)
     fences = own(node) if patch.trunks else {}

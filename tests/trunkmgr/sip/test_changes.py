@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -12,9 +13,9 @@ from django.utils import timezone
 from trunkmgr.causes import CAUSES
 from trunkmgr.exceptions import UndecryptableSecret
 from trunkmgr.models import Change, Credential, Domain, Provider, UacReg, UacRegOptions
-from trunkmgr.services import accounts, credentials, domains, providers
-from trunkmgr.sip import changes
-from trunkmgr.sip.changes import ChangeLog, compare, read_rows, read_snapshot
+from trunkmgr.services import accounts, credentials, domains, nodes, providers
+from trunkmgr.sip import changes, store
+from trunkmgr.sip.changes import ChangeLog, Patch, compare, read_rows, read_snapshot
 
 pytestmark = pytest.mark.django_db
 
@@ -62,6 +63,27 @@ def test_the_overlap_moves_on() -> None:
     line(29, "beyond the overlap")
     assert look(log) == [], "the full compare finds it"
     assert log._seen.keys() == {31}
+
+
+def test_the_overlap_moves_on_while_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = ChangeLog()
+    line(30, "a", age=5)
+    log.start()
+    assert log._seen.keys() == {30}
+    monkeypatch.setattr(changes, "OVERLAP", timedelta(seconds=1))
+    worker = nodes.start("n")
+    assert store.look(log, worker) == (Patch(), {})
+    assert not log._seen, "else each look would read for ever what an import wrote"
+
+
+def test_lines_that_are_known_are_counted_only(django_assert_num_queries: Any) -> None:
+    log = ChangeLog()
+    for number in range(1, 20):
+        line(number, "a")
+    assert len(look(log)) == 19
+    with django_assert_num_queries(1) as queries:
+        assert look(log) == []
+    assert "COUNT" in queries[0]["sql"]
 
 
 def test_a_failed_look_is_repeated() -> None:
