@@ -136,7 +136,7 @@ CAUSES: dict[str, Cause] = {
     ),
     "no_socket": Cause(
         Shown.FAILING, "No socket reaches it", "None of our sockets can reach {target}.",
-        "Check TRUNKMGR_SIP_LISTEN and this trunk's local socket: "
+        "Check TRUNKMGR_SIP_LISTEN and the local socket of this trunk or its provider: "
         "one on 127.0.0.1 stays on this host, TCP needs a tcp: entry.",
     ),
     "bad_proxy": Cause(

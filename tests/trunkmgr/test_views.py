@@ -229,6 +229,12 @@ class TestTrunk:
         page = web.get("/status/one/").content.decode()
         assert text in page and ("OPTIONS" in page) == bool(text)
 
+    def test_a_bulk_registration_is_told_and_named_by_its_address(self, web: Client) -> None:
+        trunk("one", node(), "refused", cause="banned_403", contact="sip:192.0.2.5:5060;bnc;line=one")
+        UacRegOptions.objects.update(gin=True)
+        page = web.get("/status/one/").content.decode()
+        assert "all numbers of the PBX" in page and "ask for 192.0.2.5:5060 to be unblocked" in page
+
     def test_what_the_provider_named_is_shown(self, web: Client) -> None:
         told = {"service_route": "<sip:edge.example;lr>", "path": "<sip:p.example;lr>", "associated_uris": "<tel:+49>"}
         trunk("one", node(), **told)

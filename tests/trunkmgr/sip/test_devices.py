@@ -102,6 +102,17 @@ def test_an_unknown_user_is_404_and_nobody_registered_480() -> None:
     assert net.answered[-1] == 480
 
 
+@pytest.mark.checklist("H19")
+def test_a_number_of_a_bulk_registration_rings_the_device_of_that_name() -> None:
+    net = DeviceNet()
+    net.admission.swap(net.admission.snapshot.patched({"bulk": trunk(account("bulk", gin=True, l_username="pbx"))}))
+    phone = net.station()
+    net.register(phone)
+    assert [invite.ruri for [invite] in net.called(phone, user=b"100")] == [b"sip:100@198.51.100.7:5062"]
+    net.called(user=b"+498912345")
+    assert net.answered[-1] == 404
+
+
 @pytest.mark.checklist("M5")
 def test_strangers_may_register_from_configured_networks_only() -> None:
     elsewhere = DeviceNet(devices_from="")

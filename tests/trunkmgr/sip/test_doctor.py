@@ -16,7 +16,7 @@ from django.core.management import CommandError, call_command
 from sipengine.asyncio.resolver import Resolver
 from tests.sipengine.asyncio.test_resolver import Dns
 from tests.trunkmgr.sip.test_worker import PROVIDER, Peer, Stand, eventually, run  # noqa: F401 - a fixture
-from trunkmgr.models import Order, Registration, UacReg
+from trunkmgr.models import Order, Registration, UacReg, UacRegOptions
 from trunkmgr.services import accounts, preflight
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(30)]
@@ -79,14 +79,14 @@ async def registrar(stand: Stand) -> Registrar:
     return protocol
 
 
-async def registered(stand: Stand, l_uuid: str = "alice", **columns: Any) -> Registrar:
+async def registered(stand: Stand, l_uuid: str = "alice", gin: bool = False, **columns: Any) -> Registrar:
     """A registrar at which the account is registered, its REGISTERs counted from now on."""
     found = await registrar(stand)
     account = UacReg(
         l_uuid=l_uuid, l_username="100", l_domain="pbx.example", r_username="4930", r_domain="sip.example",
         auth_password="never-shown-77", auth_proxy=f"sip:{PROVIDER}:{found.port}", **columns,
     )
-    await sync_to_async(accounts.save)(account)
+    await sync_to_async(accounts.save)(account, UacRegOptions(gin=gin))
     await eventually(lambda: Registration.objects.filter(account_id=l_uuid, state="registered").exists())
     while not found.messages.empty():
         found.messages.get_nowait()
@@ -139,6 +139,23 @@ def test_where_the_contact_user_is_prescribed_the_line_tells_the_trial_apart(
         assert [uri.partition(";line=")[2] for uri in provider.contacts] == ["alice"]
         texts = [provider.messages.get_nowait() for _ in range(provider.messages.qsize())]
         assert any("<sip:493012@" in text and ";line=trial-" in text for text in texts)
+
+    run(scenario)
+
+
+@pytest.mark.checklist("H19")
+def test_a_bulk_registration_is_tried_by_another_line(run: Callable[..., None]) -> None:  # noqa: F811
+    async def scenario(stand: Stand) -> None:
+        provider = await registered(stand, gin=True)
+        before = list(provider.contacts)
+        result = await examine()
+        assert result["ok"] and states(result)["removal"] == "good" and list(provider.contacts) == before
+        sent = [provider.messages.get_nowait() for _ in range(provider.messages.qsize())]
+        query, trial, removal = [text for text in sent if text.startswith("REGISTER")]
+        assert "gin" not in query and all("\r\nRequire: gin\r\n" in text for text in (trial, removal))
+        assert ";bnc;line=trial-" in trial
+        provider.refuses_contacts = "420 Bad Extension"
+        assert (await examine())["cause"] == "no_gin"
 
     run(scenario)
 

@@ -237,6 +237,21 @@ def test_what_was_deleted_or_renamed_while_no_worker_ran_is_taken_back_at_the_st
     run(scenario)
 
 
+def test_an_account_registers_from_the_socket_of_its_provider(run: Callable[..., None]) -> None:
+    async def scenario(stand: Stand) -> None:
+        provider = await Provider.objects.aget()
+        provider.socket = "udp:127.0.0.1:9"
+        await sync_to_async(providers.save)(provider)
+        await sync_to_async(stand.account)("alice", provider=provider)
+        await eventually(lambda: Registration.objects.filter(account_id="alice", cause="no_socket").first())
+        host, port = stand.address
+        provider.socket = f"udp:{host}:{port}"
+        await sync_to_async(providers.save)(provider)
+        assert f"Contact: <sip:alice@{host}:{port}>" in await stand.provider.next("REGISTER", within=0.5)
+
+    run(scenario)
+
+
 @pytest.mark.checklist("H20")
 def test_the_server_of_an_account_is_asked_as_soon_as_it_says_so(run: Callable[..., None]) -> None:
     async def scenario(stand: Stand) -> None:
