@@ -177,8 +177,10 @@ class Sipp:
         talk: float = 0.5,
         transport: str = "u1",
     ) -> None:
-        """`transport` is SIPp's -t: u1, t1 (one connection for all calls), tn (one each)."""
-        self.folder = folder / f"{scenario}-{local[0].replace(':', '.')}-{local[1]}"
+        """`scenario` is one of ours by name, or a file of others; `transport` is SIPp's -t: u1, t1 (one connection for
+        all calls), tn (one each).
+        """
+        self.folder = folder / f"{Path(scenario).stem}-{local[0].replace(':', '.')}-{local[1]}"
         self.folder.mkdir(parents=True)
         control = "127.0.0.1" if ":" in local[0] else local[0]
         self._control = free_port(control)
@@ -186,7 +188,7 @@ class Sipp:
             program("sipp"),
             *([f"[{target[0]}]:{target[1]}" if ":" in target[0] else f"{target[0]}:{target[1]}"] if target else []),
             "-sf",
-            str(SCENARIOS / f"{scenario}.xml"),
+            str(Path(scenario) if scenario.endswith(".xml") else SCENARIOS / f"{scenario}.xml"),
             "-i",
             local[0],
             "-p",
