@@ -28,7 +28,7 @@ from sipengine.uac.binding import (
     guard_delay,
     judge,
     number_of,
-    refresh_after,
+    refresh_at,
 )
 from sipengine.uac.contacts import listed, ours, stale
 from sipengine.uac.coverage import Coverage
@@ -317,7 +317,7 @@ class Registration:
         self.binding.until_at = sent_at + granted
         self.cause = "short_grant" if granted < self.binding.asked else ""
         self.owner.served(self, now)
-        self._schedule(sent_at + refresh_after(granted, self.owner.jitter()), guard_delay(granted))
+        self._schedule(refresh_at(granted, sent_at, self.owner.jitter()), guard_delay(granted))
         binding, before = self.binding, self.told
         told = (
             self.cause, self.code, self.target, self.realm_seen, self.digest, binding.contact, binding.routes,

@@ -15,7 +15,7 @@ from sipengine.events import RegistrationState as State
 from sipengine.events import Target, Trigger
 from sipengine.exceptions import ResolutionError
 from sipengine.message import Message
-from sipengine.uac.binding import BindingRecord
+from sipengine.uac.binding import TOGETHER, BindingRecord
 from tests.sipengine.uac.registrar import REALM, Network, Reply, account, challenging, granting
 
 
@@ -480,7 +480,19 @@ def test_refresh_times(granted: int) -> None:
     assert max(ratios) - min(ratios) > 0.02  # spread
 
 
-@pytest.mark.parametrize("granted", [3, 20, 45, 65, 300])
+def test_refreshes_leave_in_groups_and_each_group_in_one_turn() -> None:
+    network = Network(granting(60))
+    for number in range(200):
+        network.registrations.change(account(l_uuid=f"acc{number}"), network.now)
+    network.run(10)
+    first = len(network.sent)
+    network.run(32)
+    moments = [sent.at for sent in network.sent[first:]]
+    assert len(moments) == 200
+    assert len(set(moments)) <= 6 / TOGETHER + 1, "six seconds of jitter, four turns a second"
+
+
+@pytest.mark.parametrize("granted", [1, 2, 3, 20, 45, 65, 300])
 @pytest.mark.checklist("H5")
 def test_binding_never_lapses_by_the_guard_alone(granted: int) -> None:
     network = Network(challenging(granting(granted)))
