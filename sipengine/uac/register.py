@@ -11,16 +11,20 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from sipengine.events import Target
+from sipengine.message import Message
 from sipengine.message.uri import SipUri
 from sipengine.message.values import MAX_CSEQ
 from sipengine.transport.flow import Flow, Listener
 from sipengine.transport.layer import WILDCARDS
 from sipengine.uac.account import UacAccount
 from sipengine.uac.binding import BindingRecord
+from sipengine.uac.contacts import Listed, listed, ours, stale
 from sipengine.uac.lookup import escape_param, escape_user
 from sipengine.uac.nat import PublicAddress
 from sipengine.uac.routes import NO_ROUTES
 
+MAX_STALE = 10
+"""Earlier addresses of ours that are told, and taken back in one REGISTER."""
 CSEQ_JUMP = 10
 """Added at a restart: the last REGISTERs before it may not have reached the database."""
 _DOMAIN = re.compile(r"[A-Za-z0-9._\-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
@@ -31,8 +35,8 @@ class Binding:
     """One binding at one registrar.  Call-ID and From tag hold for all its REGISTERs, CSeq rises over all of them."""
 
     __slots__ = (
-        "account", "address", "asked", "call_id", "contact", "cseq", "entropy", "from_tag", "redirect", "routes",
-        "stale", "takes_back", "target", "until_at",
+        "_own", "_told", "account", "address", "asked", "call_id", "contact", "cseq", "entropy", "from_tag", "redirect",
+        "routes", "stale", "takes_back", "target", "until_at",
     )  # fmt: skip
 
     def __init__(self, account: UacAccount, entropy: Callable[[int], bytes]) -> None:
@@ -56,6 +60,8 @@ class Binding:
         """Those that the next REGISTER removes."""
         self.target: Target | None = None
         """The server that granted it."""
+        self._told: tuple[object, ...] = ()
+        self._own: list[Listed] = []
 
     def resume(self, record: BindingRecord) -> None:
         """Go on where its last REGISTER before a restart stopped (RFC 3261 §10.2.4)."""
@@ -69,6 +75,20 @@ class Binding:
     def lapse(self) -> None:
         """Forget what holds only while the binding stands."""
         self.until_at, self.routes, self.target = None, NO_ROUTES, None
+
+    def listed(self, message: Message) -> list[Listed]:
+        """Which of the bindings that a 200 lists are ours, as `contacts.ours`; takes up which of them are `stale`.
+
+        Most refreshes list what the one before did, and then nothing is read again.
+        """
+        told = message.get_all(b"Contact"), self.contact, self.account.contact_key
+        if told != self._told:
+            user, line = (part.encode() for part in self.account.contact_key)
+            contacts = listed(message)
+            self._told, self._own = told, ours(contacts, self.contact.encode(), user, line)
+            old = stale(contacts, self._own, user, line)[:MAX_STALE]
+            self.stale = tuple([each.text.decode() for each in old])
+        return self._own
 
     @property
     def ruri(self) -> bytes:

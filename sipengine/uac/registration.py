@@ -30,7 +30,6 @@ from sipengine.uac.binding import (
     number_of,
     refresh_at,
 )
-from sipengine.uac.contacts import listed, ours, stale
 from sipengine.uac.coverage import Coverage
 from sipengine.uac.nat import PublicAddress
 from sipengine.uac.register import Binding, address_of, problem_of
@@ -46,8 +45,6 @@ MANY = 30
 """Failures in a row after which no pause grows any more."""
 MAX_423 = 3
 MAX_REDIRECTS = 5
-MAX_STALE = 10
-"""Earlier addresses of ours that are told, and taken back in one REGISTER."""
 
 _REFUSED_CAUSES = frozenset({
     "wrong_password", "realm_mismatch", "no_password", "auth_unsupported", "weaker_digest", "bad_row", "no_gin",
@@ -251,11 +248,7 @@ class Registration:
         if message is None or code is None or outcome.cause:
             self._failed(outcome)
         elif code // 100 == 2:
-            user, line = (part.encode() for part in self.account.contact_key)
-            contacts = listed(message)
-            own = ours(contacts, self.binding.contact.encode(), user, line)
-            granted = granted_seconds(message, own, self.binding.asked)
-            self.binding.stale = tuple(each.text.decode() for each in stale(contacts, own, user, line)[:MAX_STALE])
+            granted = granted_seconds(message, self.binding.listed(message), self.binding.asked)
             if granted is None or outcome.sent_at is None:
                 self._failed(outcome, "no_binding")
             else:

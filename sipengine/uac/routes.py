@@ -17,6 +17,8 @@ MAX_HOPS = 10
 MAX_ASSOCIATED = 4096
 """Bytes of all associated URIs; those behind it are left out, the first is the default identity."""
 
+_NAMES = frozenset({b"service-route", b"path", b"p-associated-uri"})
+
 #: Printable and unable to end an angle bracket or a line; nor may a URI in a Route hold headers (RFC 3261 §19.1.1).
 _URI = re.compile(rb"[^\x00-\x20<>\"\x7f-\xff]+")
 _PARAMS = re.compile(rb"(?:;[^\x00-\x20<>\",\x7f-\xff]+)*")
@@ -34,6 +36,8 @@ class Routes:
     @classmethod
     def of(cls, message: Message) -> Routes:
         """Read a 2xx.  RFC 3608 §5: what it does not name is forgotten."""
+        if not _NAMES & set(message.keys):
+            return NO_ROUTES
         return cls(_route(message, b"Service-Route"), _route(message, b"Path"), _associated(message))
 
 
