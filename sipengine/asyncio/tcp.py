@@ -369,7 +369,7 @@ class TcpConnection(asyncio.Protocol):
         elif self._pinged_at:
             if self._answers_pings and now - self._pinged_at > limits.pong:
                 self.cut()
-        elif now - max(self.heard_at, self.active_at) > limits.ping:
+        elif now - max(self.heard_at, self.active_at) > ((self.flow and self.flow.ping_after) or limits.ping):
             self._pinged_at = now
             self._ping()
 

@@ -55,7 +55,7 @@ class Flow:
     host when the first message for it is sent.
     """
 
-    __slots__ = ("accepted", "closed", "framer", "listener", "names", "remote", "route", "sent_by", "via")
+    __slots__ = ("accepted", "closed", "framer", "listener", "names", "ping_after", "remote", "route", "sent_by", "via")
 
     def __init__(self, listener: Listener, remote: Address, accepted: bool = False) -> None:
         self.listener = listener
@@ -65,6 +65,8 @@ class Flow:
         self.closed = False
         self.names: tuple[str, ...] = ()
         """Those of the `Target` that it was opened for."""
+        self.ping_after = 0.0
+        """Seconds of silence until the host pings it (RFC 5626 §4.4); 0: as long as its own limit."""
         self.framer: StreamFramer | None = None
         self.sent_by = b""
         """Our name towards this remote; the three are filled in by the transport layer."""

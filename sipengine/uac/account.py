@@ -38,6 +38,8 @@ class UacAccount:
     """Weakest digest that it answers, ``MD5`` or ``SHA-256``; empty: as strong as the provider's was before."""
     qualify: int = 0
     """Seconds between two OPTIONS to the server that holds the binding (`uac.qualify`); 0: none."""
+    instance: str = ""
+    """``urn:uuid:…`` of this account here: its binding is one of RFC 5626 (`uac.outbound`); empty: it is not."""
     gin: bool = False
     """Registers for all numbers of a PBX at once (RFC 6140): a Contact without user, and calls that name the number."""
     problem: str = ""
@@ -79,5 +81,6 @@ class UacAccount:
         """All that a REGISTER of this row depends on."""
         return (
             *self.auth_secret, self.expires, self.enabled, self.r_username, self.r_domain, self.contact_user,
-            self.contact_addr, self.auth_proxy, self.registrars, self.socket, self.gin, self.problem,
+            self.contact_addr, self.auth_proxy, self.registrars, self.socket, self.gin, self.instance,
+            self.problem,
         )  # fmt: skip

@@ -19,6 +19,8 @@ class Listed:
     """The URI as the registrar wrote it."""
     expires: int | None
     """Its own parameter; None where it has none that can be read."""
+    instance: bytes = b""
+    """Its ``+sip.instance``, quotes included."""
 
     @property
     def line(self) -> bytes:
@@ -40,18 +42,22 @@ def listed(message: Message) -> list[Listed]:
         except ProtocolError:
             continue
         seconds = (contact.param(b"expires") or b"").strip(b'" ')
-        found.append(Listed(uri, contact.uri, int(seconds[:10]) if seconds.isdigit() else None))
+        instance = contact.param(b"+sip.instance") or b""
+        found.append(Listed(uri, contact.uri, int(seconds[:10]) if seconds.isdigit() else None, instance))
     return found
 
 
-def ours(contacts: Sequence[Listed], sent: bytes, user: bytes, line: bytes) -> list[Listed]:
-    """Those that may be the binding of the Contact `sent`; its user is `user`, its token `line` unless empty.
+def ours(
+    contacts: Sequence[Listed], sent: bytes, user: bytes, line: bytes, instance: bytes = b""
+) -> list[Listed]:
+    """Those that may be the binding of the Contact `sent`, known by what is not empty: its `line`, `user`, `instance`.
 
-    By line, then by user, then the only one, since registrars rewrite Contacts and drop parameters.  An earlier address
-    of ours may be listed too: of several the very URI that was sent counts (RFC 3261 §19.1.4), where it is there.
+    In this order, then the only one, since registrars rewrite Contacts and drop parameters.  An earlier address of ours
+    may be listed too: of several the very URI that was sent counts (RFC 3261 §19.1.4), where it is there.
     """
     found = [each for each in contacts if line and each.line == line]
     found = found or [each for each in contacts if each.user == user]
+    found = found or [each for each in contacts if instance and instance in each.instance]
     if not found and len(contacts) == 1:
         found = list(contacts)
     try:

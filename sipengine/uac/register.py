@@ -21,6 +21,7 @@ from sipengine.uac.binding import BindingRecord
 from sipengine.uac.contacts import Listed, listed, ours, stale
 from sipengine.uac.lookup import escape_param, escape_user
 from sipengine.uac.nat import PublicAddress
+from sipengine.uac.outbound import contact_parameters
 from sipengine.uac.routes import NO_ROUTES
 
 MAX_STALE = 10
@@ -35,8 +36,8 @@ class Binding:
     """One binding at one registrar.  Call-ID and From tag hold for all its REGISTERs, CSeq rises over all of them."""
 
     __slots__ = (
-        "_own", "_told", "account", "address", "asked", "call_id", "contact", "cseq", "entropy", "from_tag", "redirect",
-        "routes", "stale", "takes_back", "target", "until_at",
+        "_own", "_told", "account", "address", "asked", "call_id", "contact", "cseq", "entropy", "from_tag", "plain",
+        "redirect", "routes", "stale", "takes_back", "target", "until_at",
     )  # fmt: skip
 
     def __init__(self, account: UacAccount, entropy: Callable[[int], bytes]) -> None:
@@ -53,6 +54,8 @@ class Binding:
         self.redirect: SipUri | None = None
         """Where the registrar sent us (RFC 3261 §8.1.3.4), as long as that works."""
         self.routes = NO_ROUTES
+        self.plain = False
+        """A proxy on the way does not speak RFC 5626 (439)."""
         self.address = PublicAddress()
         self.stale: tuple[str, ...] = ()
         """URIs of earlier addresses of ours that the registrar still has."""
@@ -85,10 +88,17 @@ class Binding:
         if told != self._told:
             user, line = (part.encode() for part in self.account.contact_key)
             contacts = listed(message)
-            self._told, self._own = told, ours(contacts, self.contact.encode(), user, line)
+            self._told, self._own = told, ours(
+                contacts, self.contact.encode(), user, line, self.instance.encode()
+            )
             old = stale(contacts, self._own, user, line)[:MAX_STALE]
             self.stale = tuple([each.text.decode() for each in old])
         return self._own
+
+    @property
+    def instance(self) -> str:
+        """What REGISTER names this account here by (RFC 5626); empty: nothing."""
+        return "" if self.plain else self.account.instance
 
     @property
     def ruri(self) -> bytes:
@@ -134,7 +144,7 @@ class Binding:
             (b"Call-ID", self.call_id.encode()),
             (b"CSeq", b"%d REGISTER" % self.cseq),
             # RFC 3327 §5.1: in every REGISTER, so that no proxy on the way need refuse it for want of the extension.
-            (b"Supported", b"path"),
+            (b"Supported", b"path, outbound" if self.instance else b"path"),
         ]
         if account.gin:
             headers += [(b"Require", b"gin"), (b"Proxy-Require", b"gin")]
@@ -142,7 +152,13 @@ class Binding:
         old = self.contact or contact
         if not expires:
             # RFC 3261 §10.2.2: our Contact, not `*`, which would take other devices of the account with it.
-            return [*headers, (b"Contact", f"<{old}>;expires=0".encode()), (b"Expires", b"0")]
+            parameters = contact_parameters(self.instance) if self.instance else ""
+            return [*headers, (b"Contact", f"<{old}>{parameters};expires=0".encode()), (b"Expires", b"0")]
+        if self.instance:
+            # RFC 5626 §4.2: one Contact only; another address of this instance replaces the one before.
+            self.contact = contact
+            full = f"<{contact}>{contact_parameters(self.instance)}".encode()
+            return [*headers, (b"Contact", full), (b"Expires", b"%d" % expires)]
         headers.append((b"Contact", f"<{contact}>".encode()))
         # Our address changed: the same REGISTER takes the old Contact back.
         gone = (old, *self.takes_back) if old != contact and self.until_at is not None else self.takes_back

@@ -18,6 +18,7 @@ from sipengine.events import Event, RegistrationChanged, RegistrationState, Targ
 from sipengine.exceptions import ProtocolError
 from sipengine.message import Message, NameAddr
 from sipengine.timerqueue import NEVER
+from sipengine.transport.flow import Flow
 from sipengine.uac.account import UacAccount
 from sipengine.uac.binding import (
     MAX_MIN_EXPIRES,
@@ -32,6 +33,7 @@ from sipengine.uac.binding import (
 )
 from sipengine.uac.coverage import Coverage
 from sipengine.uac.nat import PublicAddress
+from sipengine.uac.outbound import is_in_force, ping_after
 from sipengine.uac.register import Binding, address_of, problem_of
 from sipengine.uac.request import Agent, Exchange, Outcome
 from sipengine.uac.routes import Routes
@@ -57,6 +59,7 @@ class RegistrationAgent(Agent, Protocol):
 
     configuration: Configuration
     events: deque[Event]
+    out: list[tuple[bytes, Flow]]
 
 
 class Kind(Enum):
@@ -254,6 +257,7 @@ class Registration:
             else:
                 self.binding.routes, self.binding.target = Routes.of(message), outcome.target
                 self.owner.reconnect.bound(self.account.l_uuid, outcome.flow, now)
+                self._keep_alive(message, outcome.flow, now)
                 self._succeeded(granted, outcome.sent_at, now)
                 if self._seen_elsewhere(outcome):
                     self._begin(Kind.REGISTER, Trigger.RECOVERY, now)
@@ -264,10 +268,23 @@ class Registration:
         elif code in (301, 302) and self.redirects < MAX_REDIRECTS and self._sent_elsewhere(message):
             self.redirects += 1
             self._begin(Kind.REGISTER, self.trigger, now)
+        elif code == 439 and self.binding.instance:
+            # RFC 5626 §11.6: the first proxy cannot keep a flow; without it the binding is as good as any.
+            self.binding.plain = True
+            self._begin(Kind.REGISTER, self.trigger, now)
         elif code == 420 and self.account.gin:
             self._failed(outcome, "no_gin")
         else:
             self._failed(outcome)
+
+    def _keep_alive(self, message: Message, flow: Flow | None, now: float) -> None:
+        """Keep the flow open where the registrar counts on it (RFC 5626 §4.4)."""
+        if flow is None or not self.binding.instance or not is_in_force(message):
+            self.owner.keep_alive.forget(self.account.l_uuid)
+        elif flow.reliable:
+            flow.ping_after = ping_after(message) or flow.ping_after
+        else:
+            self.owner.keep_alive.bound(self.account.l_uuid, flow, now)
 
     def _seen_elsewhere(self, outcome: Outcome) -> bool:
         """Whether the Contact has to name another address than it does."""
@@ -366,6 +383,7 @@ class Registration:
         self.next_attempt_at = None
         self.due = NEVER
         self.coverage.rest(now)
+        self.owner.keep_alive.forget(self.account.l_uuid)
         if not self.binding.stands(now):
             self.binding.lapse()
             self.granted = None

@@ -13,6 +13,7 @@ from sipengine.transport.flow import Flow
 from sipengine.uac.account import UacAccount
 from sipengine.uac.binding import BindingRecord
 from sipengine.uac.departures import Departures
+from sipengine.uac.outbound import KeepAlive
 from sipengine.uac.pacing import Pacing, Priority
 from sipengine.uac.qualify import Qualify
 from sipengine.uac.reconnect import Reconnect
@@ -33,6 +34,7 @@ class Registrations:
         self.timers = TimerQueue()
         self.pacing = Pacing()
         self.reconnect = Reconnect()
+        self.keep_alive = KeepAlive(self.timers, agent.out, self.jitter)
         self.requests = Requests(agent, self.pacing, agent.configuration.default_socket)
         self.departures = Departures(self)
         self.recovery: Recovery[Registration] = Recovery()
@@ -212,6 +214,7 @@ class Registrations:
         if self._all.get(registration.account.l_uuid) is registration:
             del self._all[registration.account.l_uuid]
             self.reconnect.forget(registration.account.l_uuid)
+            self.keep_alive.forget(registration.account.l_uuid)
 
     def exchange(
         self, binding: Binding, expires: int, trigger: Trigger,

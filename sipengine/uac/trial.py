@@ -40,6 +40,8 @@ class Trial:
         entropy = registrations.agent.entropy
         self.name = f"trial-{entropy(6).hex()}"
         """User part of the trial's Contact, or its `line`."""
+        # Without its instance (RFC 5626 §6): by that the trial would take the place of the binding.
+        account = replace(account, instance="")
         self._query = Binding(account, entropy)
         self.binding = Binding(replace(account, l_uuid=self.name, expires=EXPIRES), entropy)
 

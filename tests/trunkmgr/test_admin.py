@@ -66,7 +66,10 @@ def change_url(account: UacReg) -> str:
 def test_a_new_account_needs_three_values(web: Client) -> None:
     provider = Provider.objects.create(name="Alpen", domain="sip.alpen.example")
     Domain.objects.create(l_domain="pbx.example", next_hop="sip:127.0.0.3")
-    data = fields(provider=provider.pk, r_domain="", l_domain="", inbound_identity="anonymous", qualify="30", gin="on")
+    data = fields(
+        provider=provider.pk, r_domain="", l_domain="", inbound_identity="anonymous", qualify="30", gin="on",
+        outbound="on",
+    )
     response = web.post(reverse(ADD), data, follow=True)
     account = UacReg.objects.get()
     assert (account.l_username, account.auth_username, account.r_domain, account.l_domain, account.enabled) == (
@@ -75,7 +78,7 @@ def test_a_new_account_needs_three_values(web: Client) -> None:
     assert account.auth_password.reveal() == PASSWORD
     assert account.options.provider == provider
     assert (account.options.inbound_identity, account.options.qualify) == ("anonymous", 30)
-    assert account.options.gin
+    assert account.options.gin and account.options.outbound
     assert Registration.objects.get().account == account
     assert (Change.objects.get().key, Change.objects.get().who) == (account.l_uuid, "anna")
     assert PASSWORD not in response.content.decode()

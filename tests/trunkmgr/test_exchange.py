@@ -49,7 +49,7 @@ def test_an_account_of_a_file_is_stored_sealed_with_all_that_belongs_to_it() -> 
     Provider.objects.create(name="RheinTel", domain="sip.rheintel.example")
     diffs = exchange.import_accounts(rows({
         "provider": "RheinTel", "inbound_identity": "anonymous", "note": "front desk", "expires": 600, "id": 9,
-        "qualify": 30, "gin": "yes", "registrars": "sip:192.0.2.31, sip:192.0.2.32",
+        "qualify": 30, "gin": "yes", "outbound": "yes", "registrars": "sip:192.0.2.31, sip:192.0.2.32",
     }), who="op")
     account = UacReg.objects.get(l_uuid="4711")
     assert [diff.verb for diff in diffs] == ["added"]
@@ -58,6 +58,7 @@ def test_an_account_of_a_file_is_stored_sealed_with_all_that_belongs_to_it() -> 
     assert (account.expires, account.options.inbound_identity, account.options.note) == (600, "anonymous", "front desk")
     assert account.options.provider is not None and account.options.provider.name == "RheinTel"
     assert account.options.registrars == "sip:192.0.2.31, sip:192.0.2.32"
+    assert account.options.outbound and '"outbound": "yes"' in exported("json")
     assert account.options.gin and '"gin": "yes"' in exported("json")
     assert account.options.qualify == 30 and '"qualify": "30"' in exported("json")
     assert Registration.objects.get(pk="4711").state == "unregistered"
@@ -264,7 +265,7 @@ def test_lines_are_counted_across_fields_with_line_breaks() -> None:
 
 def test_columns_are_those_of_the_table() -> None:
     assert {field.name for field in UacReg._meta.concrete_fields} == {"id", *SEED_COLUMNS}
-    assert len(COLUMNS) == 29
+    assert len(COLUMNS) == 30
 
 
 def test_a_large_file_takes_few_statements(django_assert_max_num_queries: object) -> None:

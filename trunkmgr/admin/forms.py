@@ -103,6 +103,10 @@ class UacRegForm(SecretsForm):
         required=False, initial=0, widget=UnfoldAdminIntegerFieldWidget, validators=[validators.qualify_seconds],
         label="Seconds between OPTIONS", help_text=UacRegOptions._meta.get_field("qualify").help_text,
     )
+    outbound = forms.BooleanField(
+        required=False, widget=UnfoldBooleanSwitchWidget, label="Outbound (RFC 5626)",
+        help_text=UacRegOptions._meta.get_field("outbound").help_text,
+    )
     gin = forms.BooleanField(
         required=False, widget=UnfoldBooleanSwitchWidget, label="Bulk registration (GIN)",
         help_text=UacRegOptions._meta.get_field("gin").help_text,
@@ -154,7 +158,8 @@ class UacRegForm(SecretsForm):
                 "inbound_from": options.inbound_from,
                 "digest_minimum": options.digest_minimum, "authentication": options.authentication,
                 "numbers": options.numbers, "max_calls": options.max_calls, "max_rate": options.max_rate,
-                "qualify": options.qualify, "gin": options.gin, "registrars": options.registrars,
+                "qualify": options.qualify, "outbound": options.outbound, "gin": options.gin,
+                "registrars": options.registrars,
             })
 
     def clean(self) -> dict[str, Any]:
@@ -185,7 +190,7 @@ class UacRegForm(SecretsForm):
         options = self.instance.get_options() if self.instance.pk else UacRegOptions()
         for name in (
             "provider", "inbound_identity", "inbound_from", "registrars", "outbound_proxy", "digest_minimum",
-            "authentication", "gin", "note",
+            "authentication", "outbound", "gin", "note",
         ):
             setattr(options, name, self.cleaned_data[name])
         options.numbers = self.cleaned_data["numbers"]

@@ -40,7 +40,8 @@ _FOREIGN_FIELDSETS = (
                        "stays here; Enabled holds until its row there changes.",
         "fields": (
             "enabled", "provider", "registrars", "outbound_proxy", "inbound_identity", "inbound_from", "digest_minimum",
-            "authentication", "numbers", "max_calls", "max_rate", "qualify", "gin", "note",
+            "authentication", "numbers", "max_calls", "max_rate", "qualify", "outbound", "gin",
+            "note",
         ),
     }),
     ("Its row there", {"fields": _COLUMNS}),
@@ -96,7 +97,7 @@ class UacRegAdmin(ServiceAdmin):
             "classes": ("collapse",),
             "fields": (
                 "l_uuid", "auth_proxy", "registrars", ("expires", "reg_delay"), ("contact_addr", "contact_user"),
-                ("socket", "qualify"), "gin",
+                ("socket", "qualify"), ("outbound", "gin"),
             ),
         }),
         ("Note", {"fields": ("note",)}),

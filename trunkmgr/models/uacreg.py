@@ -7,6 +7,8 @@ knows beyond the seed stands in `UacRegOptions`, one row an account, joined by `
 
 from __future__ import annotations
 
+import uuid
+
 from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator
 from django.db import models
@@ -189,6 +191,14 @@ class UacRegOptions(models.Model):
         "seconds between OPTIONS", default=0, validators=[validators.qualify_seconds],
         help_text="Every so many seconds (10 to 3600) OPTIONS asks the server of this account whether it is there; "
         "when it falls silent, the account registers again at once. 0: never.",
+    )
+    outbound = models.BooleanField(
+        "outbound (RFC 5626)", default=False,
+        help_text="REGISTER names this installation and its connection, which is kept alive: for providers that call "
+        "over the connection that registered.",
+    )
+    instance = models.UUIDField(
+        default=uuid.uuid4, editable=False, help_text="What REGISTER names this account here by (RFC 5626).",
     )
     gin = models.BooleanField(
         "bulk registration (GIN)", default=False,

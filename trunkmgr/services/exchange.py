@@ -140,6 +140,7 @@ def _own_values(options: UacRegOptions) -> dict[str, str]:
         "max_calls": str(options.max_calls),
         "max_rate": str(options.max_rate),
         "qualify": str(options.qualify),
+        "outbound": "yes" if options.outbound else "no",
         "gin": "yes" if options.gin else "no",
         "note": options.note,
     }
@@ -201,8 +202,8 @@ def _plan_row(row: FileRow, stored: UacReg | None, providers: dict[str, Provider
                 options.authentication = _authentication(text)
             elif column in ("max_calls", "max_rate", "qualify"):
                 setattr(options, column, _number(column, text or "0"))
-            elif column == "gin":
-                options.gin = _yes_or_no(text)
+            elif column in ("outbound", "gin"):
+                setattr(options, column, _yes_or_no(text))
             elif column in ("note", "registrars", "outbound_proxy", "digest_minimum", "numbers"):
                 setattr(options, column, text)
             else:

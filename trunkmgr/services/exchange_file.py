@@ -21,7 +21,8 @@ SEED_COLUMNS = (
 )
 OWN_COLUMNS = (
     "provider", "inbound_identity", "inbound_from", "registrars", "outbound_proxy", "digest_minimum",
-    "authentication", "numbers", "max_calls", "max_rate", "qualify", "gin", "note",
+    "authentication", "numbers", "max_calls", "max_rate", "qualify", "outbound", "gin",
+    "note",
 )
 COLUMNS = SEED_COLUMNS + OWN_COLUMNS
 SECRET_COLUMNS = ("auth_password", "auth_ha1")

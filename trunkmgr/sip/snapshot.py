@@ -259,7 +259,8 @@ def trunk_of(row: UacReg) -> Trunk:
         contact_addr=row.contact_addr, contact_user=row.contact_user,
         socket=row.socket or (provider.socket if provider else ""),
         digest_minimum=options.digest_minimum if options else "",
-        qualify=options.qualify if options else 0, gin=options.gin if options else False, problem=problem,
+        qualify=options.qualify if options else 0, gin=options.gin if options else False,
+        instance=options.instance.urn if options and options.outbound else "", problem=problem,
         empty_password=authentication == UacRegOptions.Authentication.EMPTY and not (password or ha1),
     )
     anonymous = options is not None and options.inbound_identity == UacRegOptions.InboundIdentity.ANONYMOUS

@@ -124,6 +124,7 @@ def facts(registration: Registration, row: dict[str, Any], now: datetime) -> lis
         ("Calls at most", str(options.max_calls or ""), ""),
         ("Calls out a second", str(options.max_rate or ""), "at most"),
         ("OPTIONS every", f"{options.qualify} s" if options.qualify else "", ""),
+        ("Connection", "named and kept alive" if options.outbound else "", "(outbound, RFC 5626)"),
         ("Registers", "all numbers of the PBX" if options.gin else "", "(GIN)"),
         ("Local id", account.l_uuid, ""),
         ("Note", options.note, ""),

@@ -204,6 +204,24 @@ def test_a_connection_that_does_not_open_is_given_up_and_told(run: Callable[[Mai
 
 
 @pytest.mark.rfc("5626", "4.4.1")
+@pytest.mark.checklist("H18")
+def test_a_connection_is_pinged_as_soon_as_its_registrar_wants(run: Callable[[Main], None]) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        limits = TcpLimits(ping=100, tick=0.02)
+        async with silent_peer() as (port, taken), Host("tcp:127.0.0.1:0", tcp_limits=limits) as here:
+            flow = here.endpoint.flow_for(here.endpoint.listeners[0], ("127.0.0.1", port))
+            flow.ping_after = 0.1
+            here.server.call(here.endpoint.out.append, (b"hello", flow))
+            await until(lambda: taken)
+            taken[0].setblocking(False)
+            assert await loop.sock_recv(taken[0], 5) == b"hello"
+            assert await asyncio.wait_for(loop.sock_recv(taken[0], 100), 2) == b"\r\n\r\n"
+
+    run(main)
+
+
+@pytest.mark.rfc("5626", "4.4.1")
 def test_quiet_connections_that_we_opened_are_pinged_and_dead_ones_end(run: Callable[[Main], None]) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()

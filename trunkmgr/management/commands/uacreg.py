@@ -149,7 +149,8 @@ class Command(OrderCommand):
             "registrars": own.registrars, "outbound_proxy": own.outbound_proxy,
             "digest_minimum": str(own.digest_minimum), "authentication": str(own.authentication),
             "numbers": own.numbers,
-            "max_calls": own.max_calls, "max_rate": own.max_rate, "qualify": own.qualify, "gin": own.gin,
+            "max_calls": own.max_calls, "max_rate": own.max_rate, "qualify": own.qualify,
+            "outbound": own.outbound, "gin": own.gin,
             "note": own.note,
         }
         values["kept_in"] = "UAC_REG_DB_URL" if foreign.is_foreign(account) else "our database"
@@ -211,7 +212,8 @@ class Command(OrderCommand):
             name: options[name]
             for name in (
                 "inbound_identity", "inbound_from", "registrars", "outbound_proxy", "digest_minimum",
-                "authentication", "numbers", "max_calls", "max_rate", "qualify", "gin", "note",
+                "authentication", "numbers", "max_calls", "max_rate", "qualify", "outbound", "gin",
+                "note",
             )
             if options[name] is not None
         }
@@ -367,6 +369,7 @@ def _add_columns(parser: CommandParser) -> None:
     own.add_argument("--max-calls", type=int, metavar="N", help=_help(UacRegOptions, "max_calls"))
     own.add_argument("--max-rate", type=int, metavar="N", help=_help(UacRegOptions, "max_rate"))
     own.add_argument("--qualify", type=int, metavar="SECONDS", help=_help(UacRegOptions, "qualify"))
+    own.add_argument("--outbound", action=argparse.BooleanOptionalAction, help=_help(UacRegOptions, "outbound"))
     own.add_argument("--gin", action=argparse.BooleanOptionalAction, help=_help(UacRegOptions, "gin"))
     own.add_argument("--note", metavar="TEXT", help="a remark of yours")
     add_secret_options(parser)
