@@ -13,6 +13,7 @@ from simulation.coverage import Ledger, Outage, latest_refresh
 from simulation.registrar import Listing, Registrar
 from sipengine.message.build import request
 from sipengine.testing import Wire
+from sipengine.uac.coverage import Coverage
 
 SMALL = (
     sim.Cast("udp", (30, 60, 300), (weather.SILENT, weather.RESTART, weather.OVERLOADED), nonce_seconds=100),
@@ -55,6 +56,19 @@ def test_the_engine_covers_every_coverable_second_and_no_provider_sees_too_much(
 def test_a_broken_rule_is_named(fault: str, rule: str) -> None:
     with sim.broken(fault):
         assert rule in rules(small())
+
+
+def test_what_the_engine_counts_as_covered_is_checked_against_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    with sim.broken("late_refresh"):
+        simulation = small()
+        assert "measured" not in rules(simulation), "the engine saw its own lapses"
+        assert simulation.own_ratio() < 0.98
+
+        def flatter(self: Coverage, now: float, *excused: object) -> None:
+            self.covered, self.coverable = self.covered + 1.0, self.coverable + 1.0
+
+        monkeypatch.setattr(Coverage, "_count", flatter)
+        assert "measured" in rules(small())
 
 
 def test_a_fault_is_taken_back() -> None:
