@@ -383,6 +383,16 @@ EXPECTED: dict[str, list[tuple[ResolutionWanted, list[tuple[str, str, int]]]]] =
         (ResolutionWanted("example.com", None, None), [("udp", HERE, 5061), ("tcp", HERE, 5061)])
     ],
 }
+LEFT_OUT = {
+    "resolver/naptr/transport_tcp": "only NAPTR leads to its SRV records, and a transport in the URI skips that",
+    "rfc3263-4.1-naptr": "no address in it; `ZONE` has these records with one",
+    "rfc3263-4.2-srv": "no address in it; weights by chance are tested with the records of `ZONE`",
+}
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="no test data; set SIP_TESTDATA")
+def test_every_case_of_others_is_asked_or_left_out() -> None:
+    assert {case["case"] for case in json.loads((CASES / "cases.json").read_text())["cases"]} == {*EXPECTED, *LEFT_OUT}
 
 
 @pytest.mark.rfc("3263", "4.1")

@@ -179,11 +179,11 @@ def challenging(
 
 
 def is_right(value: str, password: str, method: str = "REGISTER") -> bool:
-    """Check a digest with code of our own: MD5, qop auth."""
+    """Check a digest with code of our own: MD5, qop auth or none (RFC 2069)."""
     field = dict(re.findall(r'(\w+)="?([^",]*)"?', value))
     ha1 = _md5(f"{field['username']}:{field['realm']}:{password}")
     ha2 = _md5(f"{method}:{field['uri']}")
-    middle = f"{field['nonce']}:{field['nc']}:{field['cnonce']}:{field['qop']}"
+    middle = ":".join(field[name] for name in ("nonce", "nc", "cnonce", "qop") if name in field)
     return field["response"] == _md5(f"{ha1}:{middle}:{ha2}")
 
 

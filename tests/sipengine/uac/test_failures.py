@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +15,10 @@ from sipengine.events import RegistrationState as State
 from sipengine.uac.binding import MAX_BACK_OFF, Failure, back_off
 from tests.sipengine.uac.registrar import Network, account, granting
 
+TESTDATA = Path(os.environ.get("SIP_TESTDATA", Path(__file__).parents[3] / ".." / "shared" / "testdata"))
+BACK_OFF = TESTDATA / "rfc-tables" / "reg-backoff.json"
+TABLE: dict[str, Any] = json.loads(BACK_OFF.read_text()) if BACK_OFF.exists() else {}
+needs_data = pytest.mark.skipif(not TABLE, reason=f"no test data at {BACK_OFF}")
 HOME, OTHER = ("192.0.2.9", 5070), ("192.0.2.8", 5060)
 
 
@@ -23,6 +32,47 @@ def test_pauses_double_to_a_quarter_of_an_hour(kind: Failure, first: float) -> N
     assert all(b == min(2 * a, MAX_BACK_OFF) for a, b in pairwise(pauses))
     assert back_off(1, kind, 0.999) == pytest.approx(0.8 * first, rel=0.01), "jitter makes it earlier only"
     assert back_off(9, kind, 0.0, longest=60.0) == 60.0
+
+
+@needs_data
+@pytest.mark.rfc("5626", "4.5")
+@pytest.mark.parametrize("kind", Failure)
+def test_pauses_have_the_form_of_the_table(kind: Failure) -> None:
+    """Its formula holds with our own first pause, which is 5 s where the next try may well succeed, and our longest of
+    15 min: a provider that is back after an outage is not left without us for half an hour.
+    """
+    assert TABLE["max"] >= MAX_BACK_OFF
+    for failures in range(1, 12):
+        longest = min(MAX_BACK_OFF, kind.value / 2 * 2**failures)
+        for jitter in (0.0, 0.5, 0.999):
+            assert 0.5 * longest <= back_off(failures, kind, jitter) <= longest
+
+
+@needs_data
+@pytest.mark.rfc("5626", "4.5")
+@pytest.mark.parametrize("kind", [Failure.NO_BINDING, Failure.REFUSED])
+def test_where_asking_again_soon_is_in_vain_no_try_is_earlier_than_in_the_table(kind: Failure) -> None:
+    """The last line is left out: it is beyond our longest pause."""
+    *lines, last = TABLE["ranges_all_failed"].items()
+    assert last[0] == "after 6+" and len(lines) == 5
+    for failures, (_, (earliest, _)) in enumerate(lines, start=1):
+        assert back_off(failures, kind, 0.999) >= earliest
+
+
+@needs_data
+@pytest.mark.rfc("3261", "20.33")
+@pytest.mark.parametrize("code", [int(code) for code in re.findall(r"\d{3}", TABLE.get("retry_after", ""))])
+def test_retry_after_only_lengthens(code: int) -> None:
+    def pause(*headers: str) -> float:
+        network = Network(lambda message: (code, "Because", list(headers)))
+        network.registrations.change(account(), network.now)
+        network.run(1)
+        return (network.last().next_attempt_at or 0) - network.last().at
+
+    usual = pause()
+    assert 4 <= usual <= 75
+    assert pause("Retry-After: 1") >= usual * 0.8, "its jitter apart"
+    assert pause("Retry-After: 500") == pytest.approx(500, abs=1)
 
 
 def refused(network: Network, code: int, *headers: str) -> float:

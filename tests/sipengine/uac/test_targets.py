@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+
 import pytest
 
 from sipengine.events import RegistrationState as State
@@ -9,6 +13,8 @@ from sipengine.events import Target
 from sipengine.message import Message
 from tests.sipengine.uac.registrar import Network, Reply, account, granting
 
+TESTDATA = Path(os.environ.get("SIP_TESTDATA", Path(__file__).parents[3] / ".." / "shared" / "testdata"))
+CASES = TESTDATA / "dns" / "cases.json"
 FIRST, SECOND = Target("udp", ("192.0.2.21", 5060)), Target("udp", ("192.0.2.22", 5060))
 NAME = "sip:sip.provider.example"
 PRIMARY, STANDBY = ("192.0.2.9", 5070), ("192.0.2.31", 5060)
@@ -171,3 +177,49 @@ def test_a_binding_is_taken_back_where_it_is() -> None:
     network.registrations.unregister(row.l_uuid, network.now)
     network.run(1)
     assert remotes(network, since) == [STANDBY]
+
+
+def failovers() -> dict[str, list[Target]]:
+    """Servers of the DNS cases of others that have two for one transport, as their SRV records order them."""
+    found: dict[str, list[Target]] = {}
+    for case in json.loads(CASES.read_text())["cases"] if CASES.exists() else []:
+        for transport in ("udp", "tcp") if "failover" in case["case"] else ():
+            records = [record for record in case["records"] if record["name"].startswith(f"_sip._{transport}.")]
+            addresses = {record["name"]: record["address"] for record in case["records"] if record["type"] == "A"}
+            targets = [
+                Target(transport, (addresses[record["target"]], record["port"]))
+                for record in sorted(records, key=lambda record: record["priority"])
+            ]
+            if len(targets) > 1:
+                found[f"{case['case']}-{transport}"] = targets
+    return found
+
+
+FAILOVERS = failovers()
+
+
+@pytest.mark.skipif(not FAILOVERS, reason=f"no test data at {CASES}")
+@pytest.mark.rfc("3263", "4.3")
+@pytest.mark.parametrize("first", [503, None], ids=["busy", "silent"])
+@pytest.mark.parametrize("second", [200, None], ids=["grants", "silent-too"])
+@pytest.mark.parametrize("name", FAILOVERS)
+def test_failover_cases_of_others(name: str, first: int | None, second: int | None) -> None:
+    """Both are tried in the order of their SRV records, the same request with a branch of its own."""
+    targets = FAILOVERS[name]
+    network = Network()
+    network.endpoint.add_listener("tcp", "192.0.2.1", 5060)
+    if first is not None:
+        network.answers[targets[0].address] = lambda message: (503, "Busy", [])
+    if second is not None:
+        network.answers[targets[1].address] = granting()
+    register(network, targets)
+    # A server that is silent costs Timer F (RFC 3261 §17.1.2.2).
+    network.run(0.9 + (0 if first else 32) + (0 if second else 32))
+    one, two = [sent for sent in network.sent if sent.message.method == b"REGISTER"]
+    assert [one.remote, two.remote] == [target.address for target in targets]
+    assert one.message.via.transport == targets[0].transport.upper().encode()
+    assert one.message.call_id == two.message.call_id and one.message.cseq[0] < two.message.cseq[0]
+    assert one.message.via.branch != two.message.via.branch
+    last = network.last()
+    assert last.state is (State.REGISTERED if second else State.FAILING)
+    assert last.next_attempt_at is not None, "never given up"
