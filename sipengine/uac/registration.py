@@ -384,6 +384,7 @@ class Registration:
         self.due = NEVER
         self.coverage.rest(now)
         self.owner.keep_alive.forget(self.account.l_uuid)
+        self.owner.recovery.forget(self.binding.home, self)
         if not self.binding.stands(now):
             self.binding.lapse()
             self.granted = None

@@ -401,6 +401,11 @@ class Exchange:
         if self.ended:
             return
         if code < 200:
+            if self._hurried:
+                # It is there, and has as long as any.
+                self._hurried, self.due = False, NEVER
+                if self.request.timeout:
+                    self.requests.agent.queue.arm_at(self, now + self.request.timeout)
             if self.request.invite_timeout and self.request.method == b"INVITE" and not self._ringing:
                 self._ringing = True
                 self.requests.agent.queue.arm_at(self, now + self.request.invite_timeout)

@@ -136,3 +136,15 @@ def test_an_answer_that_refuses_one_says_to_the_others_that_it_is_well() -> None
     network.run(1)
     assert network.last(1).code == 404
     assert network.last(2).code == network.last(3).code == 200
+
+
+def test_another_asks_for_all_when_the_first_is_switched_off() -> None:
+    network = Network(lambda message: (500, "Down", []))
+    for number in (1, 2, 3, 4):
+        network.registrations.load(account(number), None, network.now)
+    network.run(600)
+    first = max((1, 2, 3, 4), key=lambda number: len(at(network, number)))
+    network.registrations.change(account(first, enabled=False), network.now)
+    network.run(1800)
+    counts = [len([when for when in at(network, number) if when > 1600]) for number in (1, 2, 3, 4) if number != first]
+    assert max(counts) > 15, counts

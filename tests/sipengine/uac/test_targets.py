@@ -132,6 +132,13 @@ def test_a_silent_server_is_left_in_time_for_the_binding(granted: int) -> None:
     assert network.last().target.endswith(SECOND.address[0] + ":5060")
 
 
+def test_a_server_that_is_at_work_on_it_has_its_full_time() -> None:
+    network = Network(lambda message: (100, "Trying", []))
+    register(network, [FIRST, SECOND])
+    network.run(20)
+    assert remotes(network) == [FIRST.address]
+
+
 def test_the_only_server_has_its_full_time() -> None:
     network = Network(silent)
     network.registrations.change(account(), network.now)
