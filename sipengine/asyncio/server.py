@@ -109,7 +109,8 @@ class SipServer:
             sock = udp.bind(host, port)
             opened = UdpSocket(
                 sock, flow_for=self.endpoint.flow_for, listener_at=lambda local: self._listener_at("udp", local, bound),
-                receive=self._receive, after=self.flush, failed=self._failed, gauge=self.endpoint.overload.gauge(),
+                receive=self.endpoint.receive, after=self.flush, failed=self._failed,
+                gauge=self.endpoint.overload.gauge(),
             )  # fmt: skip
             bound = opened.address[1]
             listener = self.endpoint.add_listener("udp", host, bound)
@@ -226,9 +227,6 @@ class SipServer:
         at = endpoint.next_at()
         if at < self._timer_at:
             self._set_timer(at)
-
-    def _receive(self, data: bytes, flow: Flow) -> None:
-        self.endpoint.receive(data, flow, time.monotonic())
 
     def _receive_stream(self, data: bytes, flow: Flow) -> None:
         self.endpoint.receive_stream(data, flow, time.monotonic())

@@ -47,7 +47,8 @@ _TIMESPEC = struct.Struct("@qq")
 SAMPLE = 16
 """Of so many datagrams one is asked when it came: reading the kernel's stamp costs as much as reading the datagram."""
 
-Receive = Callable[[bytes, Flow], None]
+Receive = Callable[[bytes, Flow, float], None]
+"""`(datagram, flow, now)`; what is read in one turn is served as of its beginning."""
 
 
 class UdpSocket:
@@ -111,6 +112,7 @@ class UdpSocket:
 
     def _read_one(self) -> int:
         recvfrom, receive, flow_for = self.sock.recvfrom, self._receive, self._flow_for
+        now = time.monotonic()
         listener = self._listener
         assert listener is not None
         flows = listener.flows
@@ -125,9 +127,9 @@ class UdpSocket:
                     budget = 1  # nothing there, or the ICMP of an earlier datagram
                 else:
                     read = 1
-                    self._gauge.measured(_waited(ancillary), time.monotonic())
+                    self._gauge.measured(_waited(ancillary), now)
                     remote = source[:2]
-                    receive(data, flows.get(remote) or flow_for(listener, remote))
+                    receive(data, flows.get(remote) or flow_for(listener, remote), now)
             while read < budget:
                 try:
                     data, source = recvfrom(65535)
@@ -138,7 +140,7 @@ class UdpSocket:
                     continue
                 read += 1
                 remote = source if len(source) == 2 else source[:2]
-                receive(data, flows.get(remote) or flow_for(listener, remote))
+                receive(data, flows.get(remote) or flow_for(listener, remote), now)
         finally:  # what was received before a fault has its answers
             if read:
                 self._after()
@@ -149,6 +151,7 @@ class UdpSocket:
 
     def _read_any(self) -> int:
         recvmsg, receive = self.sock.recvmsg, self._receive
+        now = time.monotonic()
         read = 0
         try:
             while read < DRAIN:
@@ -161,9 +164,9 @@ class UdpSocket:
                     continue
                 read += 1
                 if read == 1 and self._gauge is not None:
-                    self._gauge.measured(_waited(ancillary), time.monotonic())
+                    self._gauge.measured(_waited(ancillary), now)
                 listener = self._listener_at(_destination(ancillary) or self.address[0])
-                receive(data, self._flow_for(listener, source[:2]))
+                receive(data, self._flow_for(listener, source[:2]), now)
         finally:
             if read:
                 self._after()

@@ -27,7 +27,7 @@ def test_what_waited_in_the_kernel_is_measured(host: str) -> None:
         listener = Listener("udp", "127.0.0.1", sock.getsockname()[1], b"127.0.0.1")
         opened = udp.UdpSocket(
             sock, flow_for=Flow, listener_at=lambda local: listener,
-            receive=lambda data, flow: received.append(data), after=lambda: None, failed=lambda flow, error: None,
+            receive=lambda data, flow, now: received.append(data), after=lambda: None, failed=lambda flow, error: None,
             gauge=Seen(Overload()),
         )  # fmt: skip
         opened.start()

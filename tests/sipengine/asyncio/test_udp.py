@@ -143,7 +143,7 @@ def test_a_full_kernel_queues_then_drops() -> None:
         sock = Full()
         listener = Listener("udp", "127.0.0.1", 5060, b"127.0.0.1:5060")
         opened = UdpSocket(
-            sock, flow_for=lambda x, r: Flow(x, r), listener_at=lambda host: listener, receive=lambda d, f: None,  # type: ignore[arg-type]
+            sock, flow_for=lambda x, r: Flow(x, r), listener_at=lambda host: listener, receive=lambda d, f, n: None,  # type: ignore[arg-type]
             after=lambda: None, failed=lambda f, e: None,
         )  # fmt: skip
         flow = Flow(listener, ("127.0.0.1", 9))
