@@ -130,15 +130,22 @@ def test_every_threat_of_the_checklist_is_met() -> None:
 
 
 REGISTRATIONS = [
-    [cell.strip() for cell in line.strip("|").split("|")]
-    for line in (ROOT / "docs" / "registrations.md").read_text(encoding="utf-8").splitlines()
-    if line.startswith("| ")
+    [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("| ")]
+    for table in (ROOT / "docs" / "registrations.md").read_text(encoding="utf-8").split("\n\n")
+    if table.startswith("| ")
 ]
+"""Beside seven systems, and against data of others; each table with its head."""
 
 
-@pytest.mark.parametrize("row", REGISTRATIONS[1:], ids=lambda row: row[0])
-def test_what_registrations_do_beside_others_has_a_test(row: list[str]) -> None:
-    assert len(row) == len(REGISTRATIONS[0]) == 10 and all(row), f"{row[0]}: not every system has its word"
+def test_the_tables_of_registrations_have_their_columns() -> None:
+    assert [len(head) for head, *_ in REGISTRATIONS] == [10, 3]
+    for head, *rows in REGISTRATIONS:
+        for row in rows:
+            assert len(row) == len(head) and all(row), f"{row[0]}: not every column has its word"
+
+
+@pytest.mark.parametrize("row", [row for _, *rows in REGISTRATIONS for row in rows], ids=lambda row: row[0])
+def test_what_registrations_do_has_a_test(row: list[str]) -> None:
     assert quoted(row[-1]), f"{row[0]}: no test shows it"
     for node in quoted(row[-1]):
         path, _, inner = node.partition("::")
