@@ -49,7 +49,7 @@ class UacAccount:
         """Whether both rows name the same binding at the same registrar (else the old one must be un-REGISTERed)."""
         return (self.r_username, self.r_domain, self.contact_user, self.contact_addr, self.auth_proxy, self.socket) == (
             other.r_username, other.r_domain, other.contact_user, other.contact_addr, other.auth_proxy, other.socket
-        ) and self.gin == other.gin
+        ) and (self.gin, self.instance) == (other.gin, other.instance)
 
     @property
     def contact_key(self) -> tuple[str, str]:

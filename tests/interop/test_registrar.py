@@ -117,3 +117,31 @@ def test_orders_of_an_operator_are_answered(stand: Stand) -> None:
     stand.product.manage("uacreg", "register", "gina")
     assert stand.registrar.binding("gina")
     assert [event["trigger"] for event in stand.product.events("gina")][-1] == "operator"
+
+
+def test_a_registrar_that_does_not_know_outbound_takes_the_binding_all_the_same(stand: Stand) -> None:
+    enter(stand, "henry")
+    eventually(lambda: stand.registrar.binding("henry"), 2, "henry is registered")
+    before = stand.registrar.binding("henry")
+    stand.product.manage("uacreg", "edit", "henry", "--outbound")
+    eventually(lambda: stand.registrar.binding("henry") != before, 2, "henry is registered by instance and flow")
+    stand.product.manage("uacreg", "disable", "henry")
+    eventually(lambda: not stand.registrar.binding("henry"), 2, "henry is un-registered")
+
+
+def test_a_standby_registrar_serves_while_the_first_is_frozen(
+    stand: Stand, kamailio_registrar: Callable[..., Registrar], place: Place
+) -> None:
+    first = kamailio_registrar(place.provider_2)
+    enter(stand, "jack")
+    eventually(lambda: stand.registrar.binding("jack"), 2, "jack is registered")
+    stand.product.manage("uacreg", "edit", "jack", "--auth-proxy", first.uri, "--registrars", stand.registrar.uri)
+    eventually(lambda: first.binding("jack"), 5, "jack is registered at the first")
+    eventually(lambda: not stand.registrar.binding("jack"), 5, "and nowhere else")
+    first.freeze()
+    try:
+        stand.product.manage("uacreg", "register", "jack")
+        assert stand.registrar.binding("jack"), "the standby has it after 6 s"
+    finally:
+        first.thaw()
+    eventually(lambda: stand.product.registration("jack")["state"] == "registered", 2, "the table says registered")

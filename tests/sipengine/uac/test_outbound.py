@@ -137,3 +137,13 @@ def test_a_trial_does_not_take_the_place_of_the_binding() -> None:
     trial.register(lambda outcome: None).start(network.now)
     network.run(1)
     assert "instance" not in network.sent[-1].contact
+
+
+def test_who_begins_with_it_takes_the_binding_without_it_back() -> None:
+    """Registrars hold a Contact with and one without instance for two."""
+    network = Kept(keeping())
+    network.registrations.change(account(), network.now)
+    network.run(1)
+    network.registrations.change(account(instance=INSTANCE), network.now)
+    network.run(1)
+    assert [sent.contact for sent in network.sent[1:]] == ["<sip:acc000001@192.0.2.1:5060>;expires=0", FULL]
