@@ -41,6 +41,7 @@ def forward(core: ProxyCore, context: ResponseContext, branch: Branch, flow: Flo
     ):  # fmt: skip
         context.message = SENT  # nobody needs it again, and 32 s of requests are a lot of memory
         context.names = NO_NAMES
+        context.routing = None
     else:
         message = pristine.copy()
     message.start = b"%b %b SIP/2.0" % (method, branch.ruri)
