@@ -23,10 +23,10 @@ DRAIN = 64
 """Datagrams read in one turn of the loop; then timers and everything else have theirs."""
 BUFFER = 4 * 1024 * 1024
 """Asked of the kernel for both directions; without CAP_NET_ADMIN net.core.rmem_max and wmem_max cap it."""
-BUSY, PAUSE = 2000, 0.002
+BUSY, PAUSE = 2000, 0.004
 """Above so many datagrams a second the socket is read once in `PAUSE` seconds: waking up for each of them costs more
-than serving it, as with the interrupts of a network card.  What comes waits two or three
-milliseconds, and what it makes us send leaves at the end of the turn: the peer wakes up once for all of it.
+than serving it, as with the interrupts of a network card.  What comes waits four or five milliseconds at most, and
+what it makes us send leaves at the end of the turn: the peer wakes up once for all of it.
 """
 QUEUE = 2000
 """Datagrams kept while the kernel takes no more; beyond it they are dropped as the network would."""
