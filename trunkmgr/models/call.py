@@ -27,8 +27,10 @@ class Call(models.Model):
     node = models.CharField(max_length=64, default="", blank=True)
 
     class Meta:
-        indexes = [models.Index(fields=["l_uuid", "-started_time"])]
-        ordering = ["-started_time"]
+        # A call is stored within a second of its start, so this is the order in which they began but for that second;
+        # with an index by time each one writes nearly twice as many pages.
+        indexes = [models.Index(fields=["l_uuid", "-id"])]
+        ordering = ["-id"]
 
     def __str__(self) -> str:
         return f"{self.caller} → {self.callee}"
