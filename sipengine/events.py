@@ -109,6 +109,24 @@ class QualifyChanged:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class FurtherChanged:
+    """The binding of one account at one more registrar moved (`UacAccount.at_once`)."""
+
+    l_uuid: str
+    registrar: str
+    state: RegistrationState
+    cause: str
+    code: int | None
+    reason: str
+    granted: int | None
+    bound_until_at: float | None
+    next_attempt_at: float | None
+    at: float
+    gone: bool = False
+    """The account is not to be bound there any more."""
+
+
 @dataclass(slots=True)
 class CallStarted:
     """An INVITE of a new call was relayed."""
@@ -226,6 +244,6 @@ class Target:
 
 
 Event = (
-    RegistrationChanged | QualifyChanged | CallStarted | CallAnswered | CallEnded | DialogShifted | DialogOver
-    | BindingChanged | Departed | ResolutionWanted
+    RegistrationChanged | FurtherChanged | QualifyChanged | CallStarted | CallAnswered | CallEnded | DialogShifted
+    | DialogOver | BindingChanged | Departed | ResolutionWanted
 )

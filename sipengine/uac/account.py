@@ -26,6 +26,10 @@ class UacAccount:
     """``sip:`` URI that REGISTER goes to; empty: `r_domain` (the host fills in the provider's proxy)."""
     registrars: tuple[str, ...] = ()
     """``sip:`` URIs that REGISTER goes to, one after the other, where nobody at `auth_proxy` serves."""
+    at_once: bool = False
+    """Bound at `registrars` too, all the time, and not only while the first is silent."""
+    further: bool = False
+    """Stands for the row's binding at one of its `registrars`, which is `auth_proxy` here."""
     expires: int = 3600
     enabled: bool = True
     reg_delay: int = 0
@@ -50,6 +54,11 @@ class UacAccount:
         return (self.r_username, self.r_domain, self.contact_user, self.contact_addr, self.auth_proxy, self.socket) == (
             other.r_username, other.r_domain, other.contact_user, other.contact_addr, other.auth_proxy, other.socket
         ) and (self.gin, self.instance) == (other.gin, other.instance)
+
+    @property
+    def key(self) -> str:
+        """What its registration is known by among all."""
+        return f"{self.l_uuid}\n{self.auth_proxy}" if self.further else self.l_uuid
 
     @property
     def contact_key(self) -> tuple[str, str]:
@@ -81,6 +90,6 @@ class UacAccount:
         """All that a REGISTER of this row depends on."""
         return (
             *self.auth_secret, self.expires, self.enabled, self.r_username, self.r_domain, self.contact_user,
-            self.contact_addr, self.auth_proxy, self.registrars, self.socket, self.gin, self.instance,
+            self.contact_addr, self.auth_proxy, self.registrars, self.at_once, self.socket, self.gin, self.instance,
             self.problem,
         )  # fmt: skip

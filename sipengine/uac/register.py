@@ -119,7 +119,9 @@ class Binding:
     @property
     def standby(self) -> tuple[bytes, ...]:
         """URIs of the account's other registrars, as `route`."""
-        return () if self.redirect is not None else tuple(uri.encode() for uri in self.account.registrars)
+        if self.redirect is not None or self.account.at_once:
+            return ()
+        return tuple(uri.encode() for uri in self.account.registrars)
 
     def may_follow(self, uri: SipUri) -> bool:
         """Whether a redirection leads to the provider: to the account's domain or proxy, or below one of them; and

@@ -14,7 +14,7 @@ from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 from sipengine.configuration import Configuration
-from sipengine.events import Event, RegistrationChanged, RegistrationState, Target, Trigger
+from sipengine.events import Event, FurtherChanged, RegistrationChanged, RegistrationState, Target, Trigger
 from sipengine.exceptions import ProtocolError
 from sipengine.message import Message, NameAddr
 from sipengine.timerqueue import NEVER
@@ -256,7 +256,7 @@ class Registration:
                 self._failed(outcome, "no_binding")
             else:
                 self.binding.routes, self.binding.target = Routes.of(message), outcome.target
-                self.owner.reconnect.bound(self.account.l_uuid, outcome.flow, now)
+                self.owner.reconnect.bound(self.account.key, outcome.flow, now)
                 self._keep_alive(message, outcome.flow, now)
                 self._succeeded(granted, outcome.sent_at, now)
                 if self._seen_elsewhere(outcome):
@@ -280,11 +280,11 @@ class Registration:
     def _keep_alive(self, message: Message, flow: Flow | None, now: float) -> None:
         """Keep the flow open where the registrar counts on it (RFC 5626 §4.4)."""
         if flow is None or not self.binding.instance or not is_in_force(message):
-            self.owner.keep_alive.forget(self.account.l_uuid)
+            self.owner.keep_alive.forget(self.account.key)
         elif flow.reliable:
             flow.ping_after = ping_after(message) or flow.ping_after
         else:
-            self.owner.keep_alive.bound(self.account.l_uuid, flow, now)
+            self.owner.keep_alive.bound(self.account.key, flow, now)
 
     def _seen_elsewhere(self, outcome: Outcome) -> bool:
         """Whether the Contact has to name another address than it does."""
@@ -383,7 +383,7 @@ class Registration:
         self.next_attempt_at = None
         self.due = NEVER
         self.coverage.rest(now)
-        self.owner.keep_alive.forget(self.account.l_uuid)
+        self.owner.keep_alive.forget(self.account.key)
         self.owner.recovery.forget(self.binding.home, self)
         if not self.binding.stands(now):
             self.binding.lapse()
@@ -503,10 +503,17 @@ class Registration:
             local_address=binding.address.local, seen_address=binding.address.seen,
         )  # fmt: skip
 
+    def further(self, now: float, gone: bool = False) -> FurtherChanged:
+        return FurtherChanged(
+            self.account.l_uuid, self.account.auth_proxy, self.state, self.cause, self.code, self.reason, self.granted,
+            self.binding.until_at, self.next_attempt_at, now, gone,
+        )  # fmt: skip
+
     def emit(self, now: float, final: bool = True, unchanged: bool = False) -> None:
         if final:
             self.told = ()
-        self.owner.agent.events.append(self.snapshot(now, final, unchanged))
+        told = self.further(now) if self.account.further else self.snapshot(now, final, unchanged)
+        self.owner.agent.events.append(told)
         self.coverage.lapsed_at = None
 
 

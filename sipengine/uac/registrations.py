@@ -6,6 +6,7 @@ One account's own course is `registration`'s; how fast requests leave is `pacing
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from sipengine.events import Reachability, RegistrationChanged, RegistrationState, Target, Trigger
 from sipengine.timerqueue import TimerQueue
@@ -42,10 +43,44 @@ class Registrations:
         self.active = True
         """False: only operators' orders are sent (the seed's `reg_active`); `switch` changes it."""
         self._all: dict[str, Registration] = {}
+        """By `UacAccount.key`."""
+        self._further: dict[str, list[UacAccount]] = {}
+        """By l_uuid: what is bound of it besides at its first registrar."""
         self._now = 0.0
 
     def __len__(self) -> int:
         return len(self._all)
+
+    def _of(self, l_uuid: str) -> list[Registration]:
+        """The registrations of an account, that at its first registrar first."""
+        keys = [l_uuid, *(row.key for row in self._further.get(l_uuid, ()))]
+        return [self._all[key] for key in keys if key in self._all]
+
+    def _follow(self, account: UacAccount, now: float) -> None:
+        """Register at the account's further registrars, and at no others any more."""
+        uris = account.registrars if account.at_once else ()
+        rows = [replace(account, auth_proxy=uri, registrars=(), at_once=False, further=True) for uri in uris]
+        keys = {row.key for row in rows}
+        for registration in self._of(account.l_uuid)[1:]:
+            if registration.account.key not in keys:
+                self._leave(registration, now)
+        for row in rows:
+            if (bound := self._all.get(row.key)) is not None:
+                bound.change(row, now)
+                continue
+            registration = self._all[row.key] = Registration(self, row)
+            wanted = row.enabled and row.expires > 0
+            registration.want(Kind.REGISTER if wanted else Kind.UNREGISTER, Trigger.CHANGE, now)
+        if rows:
+            self._further[account.l_uuid] = rows
+        else:
+            self._further.pop(account.l_uuid, None)
+
+    def _leave(self, registration: Registration, now: float) -> None:
+        if registration.account.further:
+            self.agent.events.append(registration.further(now, gone=True))
+        registration.removed = True
+        registration.want(Kind.UNREGISTER, Trigger.CHANGE, now)
 
     def __contains__(self, l_uuid: str) -> bool:
         return l_uuid in self._all
@@ -74,6 +109,7 @@ class Registrations:
             registration.schedule_first(now + max(0, delay))
             if delay > 0:
                 registration.emit(now, final=False)
+        self._follow(account, now)
 
     def change(self, account: UacAccount, now: float) -> None:
         """Follow an added or edited row at once."""
@@ -90,14 +126,14 @@ class Registrations:
         else:
             registration.change(account, now)
         self.qualify.follow(registration, now)
+        self._follow(account, now)
 
     def remove(self, l_uuid: str, now: float) -> None:
         """Forget a deleted account, and take its binding back."""
-        registration = self._all.get(l_uuid)
-        if registration is not None:
-            self.qualify.forget(l_uuid)
-            registration.removed = True
-            registration.want(Kind.UNREGISTER, Trigger.CHANGE, now)
+        self.qualify.forget(l_uuid)
+        for registration in self._of(l_uuid):
+            self._leave(registration, now)
+        self._further.pop(l_uuid, None)
 
     def depart(self, account: UacAccount, record: BindingRecord, now: float) -> None:
         """Take back what an earlier process left of `account`, a row that is gone or names another binding by now.
@@ -122,7 +158,8 @@ class Registrations:
         registration = self._all.get(l_uuid)
         if registration is None or not registration.account.enabled or registration.account.expires <= 0:
             return False
-        registration.want(Kind.REGISTER, Trigger.OPERATOR, now)
+        for each in self._of(l_uuid):
+            each.want(Kind.REGISTER, Trigger.OPERATOR, now)
         return True
 
     def unregister(self, l_uuid: str, now: float) -> bool:
@@ -130,7 +167,8 @@ class Registrations:
         registration = self._all.get(l_uuid)
         if registration is None:
             return False
-        registration.want(Kind.UNREGISTER, Trigger.OPERATOR, now)
+        for each in self._of(l_uuid):
+            each.want(Kind.UNREGISTER, Trigger.OPERATOR, now)
         return True
 
     def switch(self, active: bool, now: float) -> None:
@@ -146,8 +184,8 @@ class Registrations:
 
     def flow_lost(self, flow: Flow, now: float) -> None:
         """A connection ended: what was bound over it registers again."""
-        for l_uuid, at in self.reconnect.lost(flow, self.jitter, now):
-            registration = self._all.get(l_uuid)
+        for key, at in self.reconnect.lost(flow, self.jitter, now):
+            registration = self._all.get(key)
             if registration is not None:
                 registration.connection_lost(at, now)
 
@@ -186,7 +224,8 @@ class Registrations:
     def served(self, registration: Registration, now: float) -> None:
         """A provider took a binding."""
         self.answered(registration, now)
-        self.qualify.bound(registration, now)
+        if not registration.account.further:
+            self.qualify.bound(registration, now)
 
     def answered(self, registration: Registration, now: float) -> None:
         """A provider is well, whatever it says of this account: who failed with it need not wait any longer."""
@@ -200,7 +239,7 @@ class Registrations:
 
     def replaces(self, binding: Binding) -> bool:
         """Whether the account's new binding has the Contact of this one: un-REGISTERing would hit the new one."""
-        registration = self._all.get(binding.account.l_uuid)
+        registration = self._all.get(binding.account.key)
         if registration is None:
             return False
         row, old, contact = registration.account, binding.account, registration.binding.contact
@@ -211,10 +250,10 @@ class Registrations:
 
     def forget(self, registration: Registration) -> None:
         self.recovery.forget(registration.binding.home, registration)
-        if self._all.get(registration.account.l_uuid) is registration:
-            del self._all[registration.account.l_uuid]
-            self.reconnect.forget(registration.account.l_uuid)
-            self.keep_alive.forget(registration.account.l_uuid)
+        if self._all.get(registration.account.key) is registration:
+            del self._all[registration.account.key]
+            self.reconnect.forget(registration.account.key)
+            self.keep_alive.forget(registration.account.key)
 
     def exchange(
         self, binding: Binding, expires: int, trigger: Trigger,

@@ -145,3 +145,20 @@ def test_a_standby_registrar_serves_while_the_first_is_frozen(
     finally:
         first.thaw()
     eventually(lambda: stand.product.registration("jack")["state"] == "registered", 2, "the table says registered")
+
+
+def test_an_account_is_bound_at_all_its_registrars_at_once(
+    stand: Stand, kamailio_registrar: Callable[..., Registrar], place: Place
+) -> None:
+    other = kamailio_registrar(place.provider_2)
+    enter(stand, "kate")
+    stand.product.manage("uacreg", "edit", "kate", "--registrars", other.uri, "--at-once")
+    eventually(lambda: stand.registrar.binding("kate") and other.binding("kate"), 5, "kate is registered at both")
+    eventually(lambda: f"{other.uri}: Registered" in stand.admin.get("/status/kate/"), 3, "the page says so")
+    stand.product.manage("uacreg", "edit", "kate", "--no-at-once")
+    eventually(lambda: not other.binding("kate"), 5, "kate is un-registered at the second")
+    assert stand.registrar.binding("kate")
+    stand.product.manage("uacreg", "edit", "kate", "--at-once")
+    eventually(lambda: other.binding("kate"), 5, "kate is registered at both again")
+    stand.product.manage("uacreg", "remove", "--yes", "kate")
+    eventually(lambda: not (stand.registrar.binding("kate") or other.binding("kate")), 5, "kate is un-registered")

@@ -93,7 +93,7 @@ def test_names_of_a_binding_are_those_of_the_engine() -> None:
         if each.name not in ("l_uuid", "enabled")
         and not one.same_binding(UacAccount(**{**{x.name: getattr(one, x.name) for x in fields(one)}, each.name: "x"}))
     }
-    assert naming == {*departures.NAMES, "auth_proxy", "socket", "gin"}
+    assert naming == {*departures.NAMES, "auth_proxy", "socket", "gin", "instance"}
 
 
 @pytest.mark.parametrize("change", [

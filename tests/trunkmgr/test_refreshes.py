@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from trunkmgr.models import Node, Registration, RegistrationEvent, UacReg
+from trunkmgr.models import FurtherRegistration, Node, Registration, RegistrationEvent, UacReg
 from trunkmgr.services import accounts, registrations
 
 pytestmark = pytest.mark.django_db
@@ -72,3 +72,17 @@ def test_a_lost_owner_changes_nothing(now: datetime) -> None:
 def test_it_takes_one_statement(now: datetime, django_assert_num_queries: Any) -> None:
     with django_assert_num_queries(3):  # and the savepoint of the test
         registrations.record_refreshes("w", [refresh(f"uuid-{number}", now) for number in range(3)])
+
+
+def test_bindings_at_further_registrars_are_kept_and_forgotten(db: None) -> None:
+    change = {
+        "l_uuid": "a", "registrar": "sip:b.example", "gone": False, "state": "registered", "cause": "", "code": 200,
+        "reason": "OK", "granted": 60, "bound_until_time": timezone.now(), "next_attempt_time": None,
+    }
+    registrations.record_further([change, {**change, "registrar": "sip:c.example"}])
+    registrations.record_further([{**change, "state": "failing", "code": None}])
+    assert list(FurtherRegistration.objects.values_list("registrar", "state", "code")) == [
+        ("sip:b.example", "failing", None), ("sip:c.example", "registered", 200),
+    ]
+    registrations.record_further([{**change, "gone": True}])
+    assert FurtherRegistration.objects.get().registrar == "sip:c.example"

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from tests.trunkmgr.pages import PASSWORD, node, trunk
 from trunkmgr import payloads, selectors
-from trunkmgr.models import Call, RegistrationEvent, UacReg, UacRegOptions
+from trunkmgr.models import Call, FurtherRegistration, RegistrationEvent, UacReg, UacRegOptions
 from trunkmgr.services import orders
 from trunkmgr.views.access import CONTENT_SECURITY_POLICY
 
@@ -293,6 +293,13 @@ class TestTrunk:
         assert "Ordered by an operator · by op" in page
         assert "1 call now" in page
         assert "Talking" in page
+
+    def test_bindings_at_further_registrars(self, web: Client) -> None:
+        trunk("one", node())
+        for registrar, state, cause in (("sip:b.example", "registered", ""), ("sip:c.example", "failing", "timeout")):
+            FurtherRegistration.objects.create(account_id="one", registrar=registrar, state=state, cause=cause)
+        page = web.get("/status/one/").content.decode()
+        assert "sip:b.example: Registered; sip:c.example: No answer" in page
 
     def test_a_trunk_that_is_gone(self, web: Client) -> None:
         answer = web.get("/status/nothing/")

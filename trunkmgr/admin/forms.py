@@ -83,6 +83,10 @@ class UacRegForm(SecretsForm):
         required=False, max_length=1000, widget=UnfoldAdminTextInputWidget, label="Standby registrars",
         help_text=UacRegOptions._meta.get_field("registrars").help_text, validators=[validators.sip_uris],
     )
+    at_once = forms.BooleanField(
+        required=False, widget=UnfoldBooleanSwitchWidget, label="At all at once",
+        help_text=UacRegOptions._meta.get_field("at_once").help_text,
+    )
     outbound_proxy = forms.CharField(
         required=False, max_length=255, widget=UnfoldAdminTextInputWidget, label="Outbound proxy for calls",
         help_text=UacRegOptions._meta.get_field("outbound_proxy").help_text, validators=[validators.sip_uri],
@@ -159,7 +163,7 @@ class UacRegForm(SecretsForm):
                 "digest_minimum": options.digest_minimum, "authentication": options.authentication,
                 "numbers": options.numbers, "max_calls": options.max_calls, "max_rate": options.max_rate,
                 "qualify": options.qualify, "outbound": options.outbound, "gin": options.gin,
-                "registrars": options.registrars,
+                "registrars": options.registrars, "at_once": options.at_once,
             })
 
     def clean(self) -> dict[str, Any]:
@@ -189,7 +193,7 @@ class UacRegForm(SecretsForm):
         """Return our columns as the form has them."""
         options = self.instance.get_options() if self.instance.pk else UacRegOptions()
         for name in (
-            "provider", "inbound_identity", "inbound_from", "registrars", "outbound_proxy", "digest_minimum",
+            "provider", "inbound_identity", "inbound_from", "registrars", "at_once", "outbound_proxy", "digest_minimum",
             "authentication", "outbound", "gin", "note",
         ):
             setattr(options, name, self.cleaned_data[name])

@@ -39,8 +39,8 @@ _FOREIGN_FIELDSETS = (
         "description": "This account stands in the database of UAC_REG_DB_URL and is changed there. What is set here "
                        "stays here; Enabled holds until its row there changes.",
         "fields": (
-            "enabled", "provider", "registrars", "outbound_proxy", "inbound_identity", "inbound_from", "digest_minimum",
-            "authentication", "numbers", "max_calls", "max_rate", "qualify", "outbound", "gin",
+            "enabled", "provider", "registrars", "at_once", "outbound_proxy", "inbound_identity", "inbound_from",
+            "digest_minimum", "authentication", "numbers", "max_calls", "max_rate", "qualify", "outbound", "gin",
             "note",
         ),
     }),
@@ -96,7 +96,8 @@ class UacRegAdmin(ServiceAdmin):
         ("Registration", {
             "classes": ("collapse",),
             "fields": (
-                "l_uuid", "auth_proxy", "registrars", ("expires", "reg_delay"), ("contact_addr", "contact_user"),
+                "l_uuid", "auth_proxy", ("registrars", "at_once"), ("expires", "reg_delay"),
+                ("contact_addr", "contact_user"),
                 ("socket", "qualify"), ("outbound", "gin"),
             ),
         }),

@@ -7,7 +7,7 @@ from trunkmgr.models.device import Device, Location
 from trunkmgr.models.node import Ban, Change, Node, Order, Parameter, SipRequest
 from trunkmgr.models.profile import Profile, ProfileField
 from trunkmgr.models.provider import Provider
-from trunkmgr.models.registration import Departure, Registration, RegistrationEvent
+from trunkmgr.models.registration import Departure, FurtherRegistration, Registration, RegistrationEvent
 from trunkmgr.models.routing import Domain
 from trunkmgr.models.uacreg import UacReg, UacRegOptions
 
@@ -21,6 +21,7 @@ __all__ = [
     "Device",
     "Dialog",
     "Domain",
+    "FurtherRegistration",
     "Location",
     "Node",
     "Order",

@@ -111,6 +111,30 @@ class Registration(models.Model):
         return f"{self.account_id}: {self.get_state_display()}"
 
 
+class FurtherRegistration(models.Model):
+    """The binding of an account at one more of its registrars, where it is bound at all of them at once."""
+
+    account = models.ForeignKey(
+        UacReg, to_field="l_uuid", on_delete=models.CASCADE, db_constraint=False, db_column="l_uuid",
+        related_name="further_registrations",
+    )
+    registrar = models.CharField(max_length=255)
+    state = models.CharField(max_length=16, choices=State.choices)
+    cause = models.CharField(max_length=32, default="", blank=True)
+    code = models.PositiveSmallIntegerField(null=True)
+    reason = models.CharField(max_length=120, default="", blank=True)
+    granted = models.PositiveIntegerField(null=True)
+    bound_until_time = models.DateTimeField(null=True)
+    next_attempt_time = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["account", "registrar"], name="further_registration_once")]
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return f"{self.account_id} at {self.registrar}: {self.get_state_display()}"
+
+
 class RegistrationEvent(models.Model):
     """One thing that happened to a registration; rows are added and never changed.
 
@@ -163,6 +187,7 @@ class Departure(models.Model):
     contact_addr = models.CharField(max_length=255, default="")
     contact_user = models.CharField(max_length=255, default="")
     socket = models.CharField(max_length=128, default="", help_text="The provider's, where the account had none.")
+    instance = models.CharField(max_length=64, default="", help_text="What it named this installation by (RFC 5626).")
     digest_minimum = models.CharField(
         max_length=16, default="", help_text="No weaker than what the provider took of the account.",
     )

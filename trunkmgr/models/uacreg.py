@@ -164,6 +164,10 @@ class UacRegOptions(models.Model):
         help_text="sip: URIs that REGISTER goes to, one after the other, while the first registrar is silent; empty "
         "takes the provider's.",
     )
+    at_once = models.BooleanField(
+        "at all at once", default=False,
+        help_text="Registered at its standby registrars too, all the time, instead of only while the first is silent.",
+    )
     outbound_proxy = models.CharField(
         max_length=255, default="", blank=True, validators=[validators.sip_uri],
         help_text="sip: URI that calls to the provider go to; empty sends them to the server that took the REGISTER.",
@@ -217,3 +221,8 @@ class UacRegOptions(models.Model):
 
     def __str__(self) -> str:
         return str(self.account_id)
+
+    @property
+    def named_instance(self) -> str:
+        """``urn:uuid:…`` that REGISTER names, empty where it names none."""
+        return self.instance.urn if self.outbound else ""

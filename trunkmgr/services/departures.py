@@ -16,7 +16,7 @@ from trunkmgr.models.registration import State
 #: Rows a query.
 CHUNK = 500
 
-#: Columns of `uacreg` that a binding has its name from, with proxy, socket and `gin` (`UacAccount.same_binding`).
+#: Columns that a binding has its name from; with proxy, socket, instance and `gin` (`UacAccount.same_binding`).
 NAMES = ("r_username", "r_domain", "contact_user", "contact_addr")
 _COLUMNS = (*NAMES, "l_uuid", "realm", "auth_username", "auth_password", "auth_ha1")
 _BINDING = ("call_id", "owner", "from_tag", "cseq", "contact", "bound_until_time")
@@ -56,7 +56,8 @@ def _keep(before: Sequence[UacReg]) -> None:
 
 
 def _named(row: UacReg) -> tuple[object, ...]:
-    return _proxy(row), _socket(row), row.get_options().gin, *(getattr(row, name) for name in NAMES)
+    options = row.get_options()
+    return _proxy(row), _socket(row), options.gin, options.named_instance, *(getattr(row, name) for name in NAMES)
 
 
 def _proxy(row: UacReg) -> str:
@@ -75,7 +76,7 @@ def _departure(row: UacReg) -> Departure:
     registration, digest = row.registration, row.registration.digest
     return Departure(
         **{name: getattr(row, name) for name in _COLUMNS}, **{name: getattr(registration, name) for name in _BINDING},
-        auth_proxy=_proxy(row), socket=_socket(row),
+        auth_proxy=_proxy(row), socket=_socket(row), instance=row.get_options().named_instance,
         # What the provider took once is not undercut by whoever answers in its place (RFC 7616 §5.8).
         digest_minimum=row.get_options().digest_minimum or (digest if digest != "MD5" else ""),
     )

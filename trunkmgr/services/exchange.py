@@ -133,6 +133,7 @@ def _own_values(options: UacRegOptions) -> dict[str, str]:
         "inbound_identity": str(options.inbound_identity),
         "inbound_from": str(options.inbound_from),
         "registrars": options.registrars,
+        "at_once": "yes" if options.at_once else "no",
         "outbound_proxy": options.outbound_proxy,
         "digest_minimum": str(options.digest_minimum),
         "authentication": str(options.authentication),
@@ -202,7 +203,7 @@ def _plan_row(row: FileRow, stored: UacReg | None, providers: dict[str, Provider
                 options.authentication = _authentication(text)
             elif column in ("max_calls", "max_rate", "qualify"):
                 setattr(options, column, _number(column, text or "0"))
-            elif column in ("outbound", "gin"):
+            elif column in ("at_once", "outbound", "gin"):
                 setattr(options, column, _yes_or_no(text))
             elif column in ("note", "registrars", "outbound_proxy", "digest_minimum", "numbers"):
                 setattr(options, column, text)

@@ -20,7 +20,7 @@ SEED_COLUMNS = (
     "auth_proxy", "expires", "flags", "reg_delay", "contact_addr", "contact_user", "socket",
 )
 OWN_COLUMNS = (
-    "provider", "inbound_identity", "inbound_from", "registrars", "outbound_proxy", "digest_minimum",
+    "provider", "inbound_identity", "inbound_from", "registrars", "at_once", "outbound_proxy", "digest_minimum",
     "authentication", "numbers", "max_calls", "max_rate", "qualify", "outbound", "gin",
     "note",
 )

@@ -18,7 +18,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from trunkmgr import selectors
-from trunkmgr.models import Departure, Node, Registration, RegistrationEvent, UacReg
+from trunkmgr.models import Departure, FurtherRegistration, Node, Registration, RegistrationEvent, UacReg
 from trunkmgr.models.registration import State, Trigger
 from trunkmgr.services import accounts
 from trunkmgr.services.text import fit
@@ -40,6 +40,7 @@ _REFRESH_TIMES = ("bound_until_time", "next_attempt_time", "counted_time")
 _REFRESH_TEXTS = ("trigger", "reason", "call_id", "local_address", "seen_address")
 _REFRESH_NUMBERS = ("granted", "generation", "cseq", "round_trip", "covered", "coverable")
 _refresh_times, _refresh_numbers = itemgetter("time", *_REFRESH_TIMES), itemgetter(*_REFRESH_NUMBERS)
+_FURTHER_COLUMNS = ("state", "cause", "code", "reason", "granted", "bound_until_time", "next_attempt_time")
 _QUALIFY_COLUMNS = ("qualify_state", "qualify_round_trip", "qualify_time")
 _EVENT_COLUMNS = (
     "state", "trigger", "cause", "code", "reason", "granted", "round_trip", "target", "who", "lapsed_time", "covered",
@@ -121,6 +122,24 @@ def _refresh_statement() -> str:
         f""""state" = '{State.REGISTERED.value}', {changed} WHERE "l_uuid" = %s AND "fence" = %s """
         f'AND "owner_id" = (SELECT "id" FROM {Node._meta.db_table} WHERE "name" = %s)'
     )
+
+
+def record_further(changes: Sequence[Mapping[str, Any]]) -> None:
+    """Write what became of bindings at further registrars: `l_uuid`, `registrar`, `gone` and the columns each."""
+    rows = [
+        FurtherRegistration(
+            account_id=change["l_uuid"],
+            **{name: fit(FurtherRegistration, name, change[name]) for name in ("registrar", *_FURTHER_COLUMNS)},
+        )
+        for change in changes if not change["gone"]
+    ]
+    with transaction.atomic():
+        for change in changes:
+            if change["gone"]:
+                FurtherRegistration.objects.filter(account=change["l_uuid"], registrar=change["registrar"]).delete()
+        FurtherRegistration.objects.bulk_create(
+            rows, update_conflicts=True, unique_fields=["account", "registrar"], update_fields=list(_FURTHER_COLUMNS),
+        )
 
 
 def record_qualify(node: str, changes: Sequence[Mapping[str, Any]]) -> None:

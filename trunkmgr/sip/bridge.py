@@ -28,6 +28,7 @@ from sipengine.events import (
     DialogOver,
     DialogShifted,
     Event,
+    FurtherChanged,
     QualifyChanged,
     RegistrationChanged,
     RegistrationState,
@@ -71,6 +72,8 @@ class Batch:
     """As `services.registrations.record` wants them, in order."""
     refreshes: list[Row] = field(default_factory=list)
     """As `services.registrations.record_refreshes` wants them."""
+    further: list[Row] = field(default_factory=list)
+    """As `services.registrations.record_further` wants them."""
     qualified: list[Row] = field(default_factory=list)
     """As `services.registrations.record_qualify` wants them, in order."""
     calls: list[Row] = field(default_factory=list)
@@ -91,8 +94,8 @@ class Batch:
 
     def __bool__(self) -> bool:
         return bool(
-            self.registrations or self.refreshes or self.qualified or self.calls or self.dialogs or self.dialogs_over
-            or self.bindings or self.bindings_over or self.departed or self.stale
+            self.registrations or self.refreshes or self.further or self.qualified or self.calls or self.dialogs
+            or self.dialogs_over or self.bindings or self.bindings_over or self.departed or self.stale
         )
 
     def singly(self) -> Iterable[Batch]:
@@ -101,6 +104,8 @@ class Batch:
             yield Batch(registrations=[row])
         for row in self.refreshes:
             yield Batch(refreshes=[row])
+        for row in self.further:
+            yield Batch(further=[row])
         for row in self.qualified:
             yield Batch(qualified=[row])
         for row in self.calls:
@@ -176,6 +181,7 @@ class Bridge:
         self._refreshes: dict[str, RegistrationChanged] = {}
         """The last of each account that is only refreshed; never of one that waits in `_states`."""
         self._history: deque[RegistrationChanged | QualifyChanged] = deque()
+        self._further: dict[tuple[str, str], FurtherChanged] = {}
         self._qualified: dict[str, QualifyChanged] = {}
         """The last round trip of each, which is no history."""
         self._calls = CallRows()
@@ -246,6 +252,8 @@ class Bridge:
                     self._remember(event)
                 else:
                     self._qualified[event.l_uuid] = event
+            elif isinstance(event, FurtherChanged):
+                self._further[event.l_uuid, event.registrar] = event
             elif isinstance(event, BindingChanged):
                 self._binding(event)
             elif isinstance(event, DialogShifted | DialogOver):
@@ -300,7 +308,7 @@ class Bridge:
     def _waiting(self) -> bool:
         return bool(
             self._batch or self._states or self._refreshes or self._history or self._qualified or self._calls
-            or self._dialogs or self._bindings or self._departed
+            or self._dialogs or self._bindings or self._departed or self._further
         )
 
     async def _run(self) -> None:
@@ -309,6 +317,7 @@ class Bridge:
             # their rounds.
             soon = bool(
                 self._states or self._history or self._qualified or self._dialogs or self._bindings or self._departed
+                or self._further
             )
             rounds = [self._calls_at + CALLS_EVERY] if self._calls else []
             rounds += [self._refreshes_at + REFRESHES_EVERY] if self._refreshes else []
@@ -338,7 +347,8 @@ class Bridge:
         self.database.worked()
         self._batch = Batch()
         try:
-            moved = batch.registrations + batch.refreshes + [row for row in batch.qualified if row["cause"]]
+            moved = batch.registrations + batch.refreshes + batch.further
+            moved += [row for row in batch.qualified if row["cause"]]
             await self._publish({row["l_uuid"] for row in moved} | batch.stale, batch.called)
         except Exception as error:
             self._pages.failed(error)
@@ -370,6 +380,8 @@ class Bridge:
                 batch.registrations.append(self._registration(self._states.pop(l_uuid)))
             for l_uuid in list(self._qualified)[:BATCH]:
                 batch.qualified.append(self._qualify(self._qualified.pop(l_uuid)))
+        for place in list(self._further)[:BATCH]:
+            batch.further.append(self._further_row(self._further.pop(place)))
         for key in list(self._dialogs)[:BATCH]:
             dialog = self._dialogs.pop(key)
             if isinstance(dialog, DialogOver):
@@ -421,6 +433,14 @@ class Bridge:
             "generation": event.generation, "call_id": event.call_id, "cseq": event.cseq,
             "round_trip": event.round_trip, "covered": event.covered, "coverable": event.coverable,
             "local_address": event.local_address, "seen_address": event.seen_address,
+        }
+
+    def _further_row(self, event: FurtherChanged) -> Row:
+        return {
+            "l_uuid": event.l_uuid, "registrar": event.registrar, "gone": event.gone, "state": event.state.value,
+            "cause": event.cause, "code": event.code, "reason": event.reason, "granted": event.granted,
+            "bound_until_time": self._clock.optional_time(event.bound_until_at),
+            "next_attempt_time": self._clock.optional_time(event.next_attempt_at),
         }
 
     def _location(self, event: BindingChanged) -> Row:

@@ -255,12 +255,13 @@ def trunk_of(row: UacReg) -> Trunk:
         auth_username=row.auth_username, auth_password=password, auth_ha1=ha1,
         auth_proxy=row.auth_proxy or (provider.proxy if provider else ""),
         registrars=uris_of((options.registrars if options else "") or (provider.registrars if provider else "")),
+        at_once=options.at_once if options else False,
         expires=row.expires, enabled=row.enabled, reg_delay=row.reg_delay,
         contact_addr=row.contact_addr, contact_user=row.contact_user,
         socket=row.socket or (provider.socket if provider else ""),
         digest_minimum=options.digest_minimum if options else "",
         qualify=options.qualify if options else 0, gin=options.gin if options else False,
-        instance=options.instance.urn if options and options.outbound else "", problem=problem,
+        instance=options.named_instance if options else "", problem=problem,
         empty_password=authentication == UacRegOptions.Authentication.EMPTY and not (password or ha1),
     )
     anonymous = options is not None and options.inbound_identity == UacRegOptions.InboundIdentity.ANONYMOUS
@@ -278,7 +279,8 @@ def departing_account(row: Departure) -> UacAccount:
         l_uuid=row.l_uuid, l_username="", l_domain="", r_username=row.r_username, r_domain=row.r_domain,
         realm=row.realm, auth_username=row.auth_username, auth_password=password, auth_ha1=ha1,
         auth_proxy=row.auth_proxy, contact_addr=row.contact_addr, contact_user=row.contact_user, socket=row.socket,
-        digest_minimum=row.digest_minimum, gin=";bnc" in row.contact, problem=problem,
+        digest_minimum=row.digest_minimum, gin=";bnc" in row.contact, instance=row.instance,
+        problem=problem,
         empty_password=not (password or ha1),
     )
 

@@ -24,6 +24,8 @@ def store(node: str, batch: Batch) -> None:
         registrations.record(node, batch.registrations)
     if batch.refreshes:
         registrations.record_refreshes(node, batch.refreshes)
+    if batch.further:
+        registrations.record_further(batch.further)
     if batch.qualified:
         registrations.record_qualify(node, batch.qualified)
     if batch.calls:

@@ -13,9 +13,9 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 
 from trunkmgr import coverage, payloads, selectors
-from trunkmgr.causes import CAUSES, UNDER_WAY, Shown, answer
+from trunkmgr.causes import CAUSES, UNDER_WAY, Shown, answer, explain
 from trunkmgr.exceptions import NoWorker
-from trunkmgr.models import Call, Registration, UacReg
+from trunkmgr.models import Call, Registration, UacReg, UacRegOptions
 from trunkmgr.models.registration import State, Trigger
 from trunkmgr.services import accounts, foreign, orders
 from trunkmgr.views import timeline
@@ -112,7 +112,8 @@ def facts(registration: Registration, row: dict[str, Any], now: datetime) -> lis
         ("Way to us", registration.path, "(Path, as the provider tells it)"),
         ("Identities", registration.associated_uris, "(P-Associated-URI, the usual one first)"),
         ("Proxy", account.auth_proxy or (options.provider.proxy if options.provider else ""), ""),
-        ("Standby", options.registrars or (options.provider.registrars if options.provider else ""), ""),
+        ("Also at", further(account), ""),
+        ("Standby", standby(options), ""),
         ("Calls go to", options.outbound_proxy, ""),
         ("Auth user", account.auth_username or account.r_username, ""),
         ("Realm", realm or account.realm or "any", remark),
@@ -132,6 +133,21 @@ def facts(registration: Registration, row: dict[str, Any], now: datetime) -> lis
         ("Worker", row["worker"] or "none", f"(last beat {payloads.duration(age)} ago)" if row["worker"] else ""),
     ]
     return [(label, value, remark) for label, value, remark in told if value]
+
+
+def standby(options: UacRegOptions) -> str:
+    """The registrars that are asked while the first is silent."""
+    given = options.registrars or (options.provider.registrars if options.provider else "")
+    return "" if options.at_once else given
+
+
+def further(account: UacReg) -> str:
+    """How the account's bindings at its further registrars stand."""
+    told = []
+    for row in account.further_registrations.all():
+        answer_ = explain(row.cause, row.code, row.reason, {}).short if row.cause else ""
+        told.append(f"{row.registrar}: {answer_ or row.get_state_display()}")
+    return "; ".join(told)
 
 
 def seen_as(registration: Registration) -> str:

@@ -16,6 +16,7 @@ from sipengine.events import (
     CallStarted,
     DialogOver,
     DialogShifted,
+    FurtherChanged,
     QualifyChanged,
     Reachability,
     RegistrationChanged,
@@ -346,3 +347,22 @@ def test_more_calls_than_one_batch_are_all_written(monkeypatch: pytest.MonkeyPat
     for number in range(8):
         rows.row(str(number)).update(ended_time=1)
     assert [len(rows.turn()) for _ in range(3)] == [3, 3, 2] and not len(rows)
+
+
+def test_bindings_at_further_registrars_are_written_and_their_pages_told(run: Callable) -> None:
+    def further(registrar: str, state: State, **more: Any) -> FurtherChanged:
+        return FurtherChanged("a", registrar, state, "", 200, "OK", 60, 160.0, 140.0, 100.0, **more)
+
+    async def scenario(bridge: Bridge, database: Database, told: list) -> None:
+        bridge.take(deque([
+            further("sip:b", State.REGISTERING), further("sip:b", State.REGISTERED),
+            further("sip:c", State.REGISTERED, gone=True),
+        ]))
+        await asyncio.sleep(0.1)
+        assert told == [({"a"}, set())]
+
+    rows = [row for batch in run(scenario).batches for row in batch.further]
+    assert [(row["registrar"], row["state"], row["gone"]) for row in rows] == [
+        ("sip:b", "registered", False), ("sip:c", "registered", True),
+    ]
+    assert rows[0]["bound_until_time"].tzinfo is not None

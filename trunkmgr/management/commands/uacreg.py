@@ -146,7 +146,7 @@ class Command(OrderCommand):
         values |= {
             "provider": trunk.provider, "inbound_identity": str(own.inbound_identity),
             "inbound_from": str(own.inbound_from),
-            "registrars": own.registrars, "outbound_proxy": own.outbound_proxy,
+            "registrars": own.registrars, "at_once": own.at_once, "outbound_proxy": own.outbound_proxy,
             "digest_minimum": str(own.digest_minimum), "authentication": str(own.authentication),
             "numbers": own.numbers,
             "max_calls": own.max_calls, "max_rate": own.max_rate, "qualify": own.qualify,
@@ -211,7 +211,7 @@ class Command(OrderCommand):
         own_values = {
             name: options[name]
             for name in (
-                "inbound_identity", "inbound_from", "registrars", "outbound_proxy", "digest_minimum",
+                "inbound_identity", "inbound_from", "registrars", "at_once", "outbound_proxy", "digest_minimum",
                 "authentication", "numbers", "max_calls", "max_rate", "qualify", "outbound", "gin",
                 "note",
             )
@@ -358,6 +358,7 @@ def _add_columns(parser: CommandParser) -> None:
         "--inbound-from", choices=UacRegOptions.InboundFrom.values, help=_help(UacRegOptions, "inbound_from"),
     )
     own.add_argument("--registrars", metavar="URIS", help=_help(UacRegOptions, "registrars"))
+    own.add_argument("--at-once", action=argparse.BooleanOptionalAction, help=_help(UacRegOptions, "at_once"))
     own.add_argument("--outbound-proxy", metavar="URI", help=_help(UacRegOptions, "outbound_proxy"))
     own.add_argument(
         "--digest-minimum", choices=UacRegOptions.DigestMinimum.values, help=_help(UacRegOptions, "digest_minimum"),
