@@ -242,6 +242,20 @@ class Target:
     names: tuple[str, ...] = ()
     """Over TLS, where a name led here: the name that was asked for, and that of the server found for it."""
 
+    def __str__(self) -> str:
+        """``transport:host:port``, brackets around IPv6."""
+        host, port = self.address
+        return f"{self.transport}:[{host}]:{port}" if ":" in host else f"{self.transport}:{host}:{port}"
+
+    def is_server_of(self, other: Target) -> bool:
+        """Whether both are one server, whatever name led there."""
+        return (self.transport, self.address) == (other.transport, other.address)
+
+    @property
+    def lacks_names(self) -> bool:
+        """It was read back from before a restart: over TLS nobody knows whose certificate counts."""
+        return self.transport == "tls" and not self.names
+
 
 Event = (
     RegistrationChanged | FurtherChanged | QualifyChanged | CallStarted | CallAnswered | CallEnded | DialogShifted

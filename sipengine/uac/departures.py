@@ -23,6 +23,7 @@ HEAD_START = 4.0
 """Seconds that the account's new binding waits for the old one's un-REGISTER to be answered: both may share a Contact.
 No longer, because the usual reason for the change is that the old registrar does not answer."""
 
+
 class Departure:
     """One binding on its way out."""
 

@@ -20,7 +20,7 @@ from sipengine.uac.account import UacAccount
 from sipengine.uac.digest import Credentials
 from sipengine.uac.lookup import escape_user
 from sipengine.uac.pacing import Priority
-from sipengine.uac.registration import Registration, ignore, ignore_time, target_text
+from sipengine.uac.registration import Registration, ignore, ignore_time
 from sipengine.uac.request import Exchange, Headers, Outcome, Request
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ class Qualification:
             self.ask_at(now)
 
     def bound(self, now: float) -> None:
-        if _moved(self.target, self._registration.binding.target):
+        holds = self._registration.binding.target
+        if self.target is not None and holds is not None and not self.target.is_server_of(holds):
             self.drop()
             self._losses = 0
             self.ask_at(now)
@@ -149,8 +150,8 @@ class Qualification:
     def _ask(self, now: float) -> None:
         owner, account, binding = self._owner, self._registration.account, self._registration.binding
         target = binding.target
-        if target is not None and target.transport == "tls" and not target.names:
-            target = None  # taken over from before a restart: what name its certificate must have, the route tells
+        if target is not None and target.lacks_names:
+            target = None  # the route tells them
         request = options(
             account, owner.agent.entropy, account.credentials(), binding.route, TIMEOUT, Priority.PROBE,
             () if target is None else (target,),
@@ -199,7 +200,7 @@ class Qualification:
         self._owner.agent.events.append(QualifyChanged(
             l_uuid=self._registration.account.l_uuid, state=self.state, cause=cause,
             code=outcome.code if outcome else None, reason=outcome.reason if outcome else "",
-            target="" if self.target is None else target_text(self.target), round_trip=self.round_trip,
+            target="" if self.target is None else str(self.target), round_trip=self.round_trip,
             answered_at=self.answered_at, at=now,
         ))  # fmt: skip
 
@@ -222,9 +223,3 @@ def options(
         b"OPTIONS", b"sip:" + account.r_domain.encode(), route, headers, credentials, account.realm, account.socket,
         priority, timeout=timeout, targets=targets,
     )
-
-
-def _moved(before: Target | None, after: Target | None) -> bool:
-    if before is None or after is None:
-        return False
-    return (before.transport, before.address) != (after.transport, after.address)

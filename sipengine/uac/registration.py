@@ -184,6 +184,8 @@ class Registration:
         binding = self.binding
         if self.removed:
             self.queued = None
+            if self.account.further:
+                self.owner.agent.events.append(self.further(now, gone=True))
             self.owner.forget(self)
             self.owner.departures.begin(binding, now)
             return
@@ -231,7 +233,7 @@ class Registration:
         if outcome.message is not None and outcome.sent_at is not None:
             self.round_trip = now - outcome.sent_at
         if outcome.target is not None:
-            self.target = target_text(outcome.target)
+            self.target = str(outcome.target)
         self.realm_seen = outcome.realm_seen or self.realm_seen
         self.digest = outcome.digest or self.digest
         if exchange is not None and exchange.sent_at is not None:
@@ -517,14 +519,8 @@ class Registration:
         self.coverage.lapsed_at = None
 
 
-def target_text(target: Target) -> str:
-    """Write a target as events have it: ``transport:host:port``."""
-    host, port = target.address
-    return f"{target.transport}:[{host}]:{port}" if ":" in host else f"{target.transport}:{host}:{port}"
-
-
 def _target(text: str) -> Target | None:
-    """Read what `target_text` wrote."""
+    """Read what `str` makes of one."""
     transport, _, rest = text.partition(":")
     host, _, port = rest.rpartition(":")
     return Target(transport, (host.strip("[]"), int(port))) if host and port.isdigit() else None

@@ -20,7 +20,7 @@ from sipengine.uac.qualify import Qualify
 from sipengine.uac.reconnect import Reconnect
 from sipengine.uac.recovery import Recovery
 from sipengine.uac.register import Binding
-from sipengine.uac.registration import Kind, Registration, RegistrationAgent, ignore, ignore_time
+from sipengine.uac.registration import Kind, Registration, RegistrationAgent
 from sipengine.uac.request import Exchange, Outcome, Request, Requests
 
 TRY = 6.0
@@ -77,8 +77,6 @@ class Registrations:
             self._further.pop(account.l_uuid, None)
 
     def _leave(self, registration: Registration, now: float) -> None:
-        if registration.account.further:
-            self.agent.events.append(registration.further(now, gone=True))
         registration.removed = True
         registration.want(Kind.UNREGISTER, Trigger.CHANGE, now)
 
@@ -272,4 +270,5 @@ class Registrations:
     def take_back(self, binding: Binding, outcome: Outcome) -> None:
         """Un-REGISTER a binding that was granted after its account had moved on."""
         if outcome.code is not None and outcome.code // 100 == 2:
-            self.exchange(binding, 0, Trigger.CHANGE, ignore_time, ignore).start(outcome.at)
+            binding.until_at = outcome.at + binding.asked
+            self.departures.begin(binding, outcome.at)

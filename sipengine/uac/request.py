@@ -330,11 +330,11 @@ class Exchange:
         kept = self.request.kept
         if kept is None or self.requests.agent.rests.holds(kept):
             return
-        at = next((x for x in self._targets if (x.transport, x.address) == (kept.transport, kept.address)), None)
+        at = next((target for target in self._targets if target.is_server_of(kept)), None)
         if at is not None:
             self._targets.remove(at)
-        elif not self.request.kept_unlisted or (kept.transport == "tls" and not kept.names):
-            return  # what was read back from before a restart does not tell whose certificate counts
+        elif not self.request.kept_unlisted or kept.lacks_names:
+            return
         self._targets.insert(0, at or kept)
 
     def _next_target(self, now: float) -> None:

@@ -226,6 +226,7 @@ class Bridge:
                 self._gather()
                 self._states.update(self._refreshes)
                 self._refreshes.clear()
+                self._refreshes_at = 0.0
                 while self._waiting() and not self.database.failures:
                     self._calls_at = 0.0
                     self._wanted.set()
@@ -317,10 +318,9 @@ class Bridge:
             # their rounds.
             soon = bool(
                 self._states or self._history or self._qualified or self._dialogs or self._bindings or self._departed
-                or self._further
             )
             rounds = [self._calls_at + CALLS_EVERY] if self._calls else []
-            rounds += [self._refreshes_at + REFRESHES_EVERY] if self._refreshes else []
+            rounds += [self._refreshes_at + REFRESHES_EVERY] if self._refreshes or self._further else []
             later = min(rounds) - self._clock.now() if rounds else None
             # Not wait_for: on Python 3.11 it forgets a cancellation that comes together with what is waited for.
             with contextlib.suppress(TimeoutError):
@@ -380,8 +380,6 @@ class Bridge:
                 batch.registrations.append(self._registration(self._states.pop(l_uuid)))
             for l_uuid in list(self._qualified)[:BATCH]:
                 batch.qualified.append(self._qualify(self._qualified.pop(l_uuid)))
-        for place in list(self._further)[:BATCH]:
-            batch.further.append(self._further_row(self._further.pop(place)))
         for key in list(self._dialogs)[:BATCH]:
             dialog = self._dialogs.pop(key)
             if isinstance(dialog, DialogOver):
@@ -410,7 +408,11 @@ class Bridge:
         return batch
 
     def _refresh_round(self, batch: Batch, now: float) -> None:
-        """Take the refreshes that are over, and those that wait for their answer since the round before."""
+        """Take the refreshes that are over, and those that wait for their answer since the round before; and what
+        became of bindings at further registrars.
+        """
+        for place in list(self._further)[:BATCH]:
+            batch.further.append(self._further_row(self._further.pop(place)))
         taken = [
             l_uuid for l_uuid, event in self._refreshes.items() if event.final or event.at <= now - REFRESHES_EVERY
         ][:BATCH]
@@ -420,7 +422,7 @@ class Bridge:
                 batch.refreshes.append(self._refresh(event))
             else:
                 batch.registrations.append(self._registration(event))
-        self._refreshes_at = now if len(taken) < BATCH else 0.0
+        self._refreshes_at = now if len(taken) < BATCH and not self._further else 0.0
 
     def _refresh(self, event: RegistrationChanged) -> Row:
         clock = self._clock

@@ -94,12 +94,6 @@ def storable(value: Any) -> Any:
     return value
 
 
-def spelt(target: Target) -> str:
-    """``transport:host:port``, as people write it."""
-    host, port = target.address
-    return f"{target.transport}:[{host}]:{port}" if ":" in host else f"{target.transport}:{host}:{port}"
-
-
 def facts_of(target: Target) -> dict[str, str]:
     """What the words of causes ask of a server."""
     host, port = target.address

@@ -18,7 +18,7 @@ from sipengine.uac.request import Outcome
 from sipengine.uac.trial import Trial
 from trunkmgr.causes import answer, explain
 from trunkmgr.models import Order
-from trunkmgr.sip.checkup import BAD, GOOD, REMARK, SKIPPED, Checkup, Result, Step, facts_of, spelt, storable
+from trunkmgr.sip.checkup import BAD, GOOD, REMARK, SKIPPED, Checkup, Result, Step, facts_of, storable
 from trunkmgr.sip.reach import Reach
 from trunkmgr.sip.snapshot import Trunk
 
@@ -77,7 +77,7 @@ class Doctor:
         return step.ended(GOOD, f"{account.l_uuid} {now}.")
 
     async def _registrar(self, account: UacAccount, target: Target) -> None:
-        step = self._checkup.begin("query", f"Bindings at {spelt(target)}")
+        step = self._checkup.begin("query", f"Bindings at {target}")
         trial = Trial(self._registrations, account, (target,), REGISTER / 2)
         outcome = await self._checkup.exchange(trial.query, REGISTER)
         held_there = listed(outcome.message) if _granted(outcome) and outcome.message is not None else []

@@ -17,7 +17,6 @@ from sipengine.exceptions import ResolutionError
 from sipengine.message.message import Message, parse
 from sipengine.transport.flow import Flow
 from trunkmgr.causes import explain
-from trunkmgr.sip.checkup import spelt
 from trunkmgr.sip.dry_run import PATIENCE, DryRun
 from trunkmgr.sip.snapshot import Trunk
 
@@ -110,7 +109,7 @@ class Preview:
 
 def _told(title: str, data: bytes, flow: Flow) -> Result:
     return {
-        "title": title, "goes_to": spelt(Target(flow.listener.transport, flow.remote)),
+        "title": title, "goes_to": str(Target(flow.listener.transport, flow.remote)),
         "text": _DIGEST.sub(rb"\1********", data).decode("utf-8", "replace").replace("\0", "�"),
     }
 

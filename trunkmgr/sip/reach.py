@@ -15,7 +15,7 @@ from sipengine.transport.flow import SECURE, WEBSOCKET
 from sipengine.uac.account import UacAccount
 from sipengine.uac.trial import options
 from trunkmgr.causes import answer
-from trunkmgr.sip.checkup import BAD, GOOD, REMARK, Checkup, Step, facts_of, spelt
+from trunkmgr.sip.checkup import BAD, GOOD, REMARK, Checkup, Step, facts_of
 from trunkmgr.sip.snapshot import Trunk, numeric
 
 #: Seconds that a look at DNS, a connection with its handshake, and OPTIONS may take.
@@ -75,7 +75,7 @@ class Reach:
             step.ended(BAD, why, "dns_empty", host=host)
             return []
         found = [target for number, target in enumerate(targets) if target not in targets[:number]]
-        step.ended(GOOD, "Tried in this order: " + ", ".join(map(spelt, found)) + ".")
+        step.ended(GOOD, "Tried in this order: " + ", ".join(map(str, found)) + ".")
         return found
 
     async def _records(self, host: str, port: int | None, transport: str, secure: bool) -> list[str]:
@@ -107,24 +107,24 @@ class Reach:
         facts = facts_of(target)
         worker = self._worker
         if wait := worker.endpoint.rests.silent_for([target], worker.server.now()):
-            server.bad = self._checkup.begin("pause", f"A pause of {spelt(target)}")
+            server.bad = self._checkup.begin("pause", f"A pause of {target}")
             told = f"It asked for a pause (Retry-After), {wait:.0f} s more: nothing is sent to it until then."
             server.bad.ended(BAD, told, "busy_503", wait=f"{wait:.0f} s", **facts)
             return
         try:
             listener = self._registrations.requests.listener_for(target, account.socket)
         except TransportError as error:
-            server.bad = self._checkup.begin("connection", f"Connection to {spelt(target)}")
+            server.bad = self._checkup.begin("connection", f"Connection to {target}")
             server.bad.ended(BAD, str(error), "unreachable", **facts)
             return
         if listener is None or target.transport in WEBSOCKET or (target.transport in SECURE and not self._speaks_tls):
-            server.bad = self._checkup.begin("connection", f"Connection to {spelt(target)}")
+            server.bad = self._checkup.begin("connection", f"Connection to {target}")
             server.bad.ended(BAD, "None of our sockets reaches it.", "no_socket", **facts)
             return
         if target.transport != "udp":
             step = self._checkup.begin(
                 "tls" if target.transport in SECURE else "connection",
-                f"{'TLS with' if target.transport in SECURE else 'Connection to'} {spelt(target)}",
+                f"{'TLS with' if target.transport in SECURE else 'Connection to'} {target}",
             )
             look = self._tls if target.transport in SECURE else self._connection
             await look(step, target, listener.host)
@@ -182,7 +182,7 @@ class Reach:
         step.ended(BAD, f"No connection: {why}.", "timeout" if why == NO_ANSWER else "unreachable", **facts_of(target))
 
     async def _options(self, account: UacAccount, target: Target) -> bool:
-        step = self._checkup.begin("options", f"OPTIONS to {spelt(target)}")
+        step = self._checkup.begin("options", f"OPTIONS to {target}")
         outcome = await self._checkup.exchange(
             lambda done: options(self._registrations, account, target, OPTIONS, done), OPTIONS + 1.0
         )

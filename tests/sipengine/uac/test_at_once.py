@@ -94,6 +94,17 @@ def test_a_registrar_that_is_taken_off_the_list_loses_its_binding_alone() -> Non
     assert network.at(THIRD, since)[-1] == 0
 
 
+def test_a_registrar_that_answers_after_it_was_taken_off_the_list_is_told_as_gone_last() -> None:
+    network = Several(granting(), latency=1.0)
+    network.registrations.change(row(), network.now)
+    network.run(0.5)
+    network.registrations.change(account(), network.now)
+    network.run(10)
+    last = {event.registrar: event.gone for event in network.further}
+    assert last == dict.fromkeys(URIS, True)
+    assert network.at(SECOND)[-1] == network.at(THIRD)[-1] == 0
+
+
 def test_a_lost_connection_is_that_of_one_binding() -> None:
     network = Several(granting())
     network.endpoint.add_listener("tcp", "192.0.2.1", 5060)
