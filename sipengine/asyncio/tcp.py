@@ -357,9 +357,10 @@ class TcpConnection(asyncio.Protocol):
     def look(self, now: float) -> None:
         """End the connection when it is idle or dead; ping a quiet one if we do that on its kind.
 
-        Only who has answered a ping once is judged by the next: not every server knows RFC 5626.
+        Who said that it answers pings, or has answered one, is judged by the next: not every server knows RFC 5626.
         """
         limits = self.flows.limits
+        agreed = 0.0 if self.flow is None else self.flow.ping_after
         if self.flow is not None and self.flow.closed:  # its last words have had their time
             self.cut()
         elif now - self.active_at > limits.idle:
@@ -367,9 +368,9 @@ class TcpConnection(asyncio.Protocol):
         elif not self._ready or not self._pings:
             return
         elif self._pinged_at:
-            if self._answers_pings and now - self._pinged_at > limits.pong:
+            if (self._answers_pings or agreed) and now - self._pinged_at > limits.pong:
                 self.cut()
-        elif now - max(self.heard_at, self.active_at) > ((self.flow and self.flow.ping_after) or limits.ping):
+        elif now - max(self.heard_at, self.active_at) > (agreed or limits.ping):
             self._pinged_at = now
             self._ping()
 

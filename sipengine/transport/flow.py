@@ -66,7 +66,7 @@ class Flow:
         self.names: tuple[str, ...] = ()
         """Those of the `Target` that it was opened for."""
         self.ping_after = 0.0
-        """Seconds of silence until the host pings it (RFC 5626 §4.4); 0: as long as its own limit."""
+        """Seconds of silence until the host pings it, and counts on an answer (RFC 5626 §4.4); 0: as it sees fit."""
         self.framer: StreamFramer | None = None
         self.sent_by = b""
         """Our name towards this remote; the three are filled in by the transport layer."""

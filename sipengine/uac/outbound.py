@@ -7,6 +7,7 @@ is always 1.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 from sipengine.message import Message
 from sipengine.timerqueue import NEVER, TimerQueue
@@ -15,8 +16,10 @@ from sipengine.transport.stream import PING
 from sipengine.uac.binding import number_of
 
 OPTION = b"outbound"
+USUAL = 120.0
+"""Seconds that a Flow-Timer counts as where there is none (§4.4.1)."""
 SOONEST, SPREAD = 24.0, 5.0
-"""Seconds between two datagrams: 24 to 29 (§4.4.2)."""
+"""Seconds between two datagrams: 24 to 29 (§4.4.2), fewer where the registrar wants it."""
 
 
 def contact_parameters(instance: str) -> str:
@@ -29,18 +32,20 @@ def is_in_force(message: Message) -> bool:
 
 
 def ping_after(message: Message) -> float:
-    """Seconds of silence after which the registrar wants a sign of life, with a fifth to spare; 0: it does not say."""
-    return 0.8 * (number_of(message, b"Flow-Timer") or 0)
+    """Seconds of silence after which a flow needs a sign of life, with a fifth to spare."""
+    return 0.8 * (number_of(message, b"Flow-Timer") or USUAL)
 
 
 class Open:
     """One UDP flow, and the accounts that are bound over it."""
 
-    __slots__ = ("accounts", "due", "flow", "owner")
+    __slots__ = ("accounts", "due", "flow", "owner", "seconds")
 
     def __init__(self, owner: KeepAlive, flow: Flow) -> None:
         self.owner = owner
         self.flow = flow
+        self.seconds = inf
+        """The shortest time that one of its registrars wants."""
         self.accounts: set[str] = set()
         self.due = NEVER
 
@@ -58,26 +63,27 @@ class KeepAlive:
         self._open: dict[Flow, Open] = {}
         self._of: dict[str, Open] = {}
 
-    def bound(self, l_uuid: str, flow: Flow, now: float) -> None:
-        """This account's binding leads over `flow`."""
-        before = self._of.get(l_uuid)
-        if before is not None and before.flow is flow:
-            return
-        self.forget(l_uuid)
-        if flow not in self._open:
-            self.arm(self._open.setdefault(flow, Open(self, flow)), now)
-        self._of[l_uuid] = self._open[flow]
-        self._of[l_uuid].accounts.add(l_uuid)
+    def bound(self, key: str, flow: Flow, seconds: float, now: float) -> None:
+        """This account's binding leads over `flow`, which needs a sign of life after `seconds` (`ping_after`)."""
+        before = self._of.get(key)
+        if before is None or before.flow is not flow:
+            self.forget(key)
+        kept = self._open.setdefault(flow, Open(self, flow))
+        kept.accounts.add(key)
+        self._of[key] = kept
+        if seconds < kept.seconds:
+            kept.seconds = seconds
+            self.arm(kept, now)
 
-    def forget(self, l_uuid: str) -> None:
-        before = self._of.pop(l_uuid, None)
+    def forget(self, key: str) -> None:
+        before = self._of.pop(key, None)
         if before is not None:
-            before.accounts.discard(l_uuid)
+            before.accounts.discard(key)
             if not before.accounts:
                 del self._open[before.flow]
 
     def arm(self, flow: Open, now: float) -> None:
-        self._timers.arm_at(flow, now + SOONEST + SPREAD * self._jitter())
+        self._timers.arm_at(flow, now + min(SOONEST + SPREAD * self._jitter(), flow.seconds))
 
     def send(self, flow: Flow) -> None:
         self._out.append((PING, flow))

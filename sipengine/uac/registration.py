@@ -284,9 +284,10 @@ class Registration:
         if flow is None or not self.binding.instance or not is_in_force(message):
             self.owner.keep_alive.forget(self.account.key)
         elif flow.reliable:
-            flow.ping_after = ping_after(message) or flow.ping_after
+            # Of several registrations over one connection the one that wants it soonest decides.
+            flow.ping_after = min(flow.ping_after or inf, ping_after(message))
         else:
-            self.owner.keep_alive.bound(self.account.key, flow, now)
+            self.owner.keep_alive.bound(self.account.key, flow, ping_after(message), now)
 
     def _seen_elsewhere(self, outcome: Outcome) -> bool:
         """Whether the Contact has to name another address than it does."""

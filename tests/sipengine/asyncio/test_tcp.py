@@ -208,7 +208,7 @@ def test_a_connection_that_does_not_open_is_given_up_and_told(run: Callable[[Mai
 def test_a_connection_is_pinged_as_soon_as_its_registrar_wants(run: Callable[[Main], None]) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        limits = TcpLimits(ping=100, tick=0.02)
+        limits = TcpLimits(ping=100, pong=0.2, tick=0.02)
         async with silent_peer() as (port, taken), Host("tcp:127.0.0.1:0", tcp_limits=limits) as here:
             flow = here.endpoint.flow_for(here.endpoint.listeners[0], ("127.0.0.1", port))
             flow.ping_after = 0.1
@@ -217,6 +217,7 @@ def test_a_connection_is_pinged_as_soon_as_its_registrar_wants(run: Callable[[Ma
             taken[0].setblocking(False)
             assert await loop.sock_recv(taken[0], 5) == b"hello"
             assert await asyncio.wait_for(loop.sock_recv(taken[0], 100), 2) == b"\r\n\r\n"
+            await until(lambda: flow.closed, 1)  # it was to answer, though it never has
 
     run(main)
 

@@ -129,6 +129,15 @@ def test_the_registrars_time_decides_when_a_connection_is_pinged() -> None:
     network.registrations.change(account(instance=INSTANCE, auth_proxy="sip:192.0.2.9:5070;transport=tcp"), network.now)
     network.run(1)
     assert network.sent[-1].flow.ping_after == 40.0
+    network.answer = keeping(600, "Flow-Timer: 200")
+    start(network, 2, auth_proxy="sip:192.0.2.9:5070;transport=tcp")
+    assert network.sent[-1].flow is network.sent[0].flow and network.sent[0].flow.ping_after == 40.0, "the soonest"
+
+
+def test_a_datagram_leaves_as_soon_as_the_registrar_wants() -> None:
+    network = start(Kept(keeping(600, "Flow-Timer: 12")))
+    network.run(100)
+    assert {round(later - before, 1) for before, later in pairwise(network.pings)} == {9.6}
 
 
 def test_a_trial_does_not_take_the_place_of_the_binding() -> None:

@@ -349,7 +349,9 @@ def test_more_calls_than_one_batch_are_all_written(monkeypatch: pytest.MonkeyPat
     assert [len(rows.turn()) for _ in range(3)] == [3, 3, 2] and not len(rows)
 
 
-def test_bindings_at_further_registrars_are_written_and_their_pages_told(run: Callable) -> None:
+def test_bindings_at_further_registrars_are_written_in_rounds_and_their_pages_told(
+    run: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def further(registrar: str, state: State, **more: Any) -> FurtherChanged:
         return FurtherChanged("a", registrar, state, "", 200, "OK", 60, 160.0, 140.0, 100.0, **more)
 
@@ -360,9 +362,14 @@ def test_bindings_at_further_registrars_are_written_and_their_pages_told(run: Ca
         ]))
         await asyncio.sleep(0.1)
         assert told == [({"a"}, set())]
+        bridge.take(deque([further("sip:b", State.REFRESHING)]))
+        await asyncio.sleep(0.1)
+        bridge.take(deque([further("sip:b", State.FAILING)]))
+        await asyncio.sleep(0.3)
 
+    monkeypatch.setattr(bridge_module, "REFRESHES_EVERY", 0.3)
     rows = [row for batch in run(scenario).batches for row in batch.further]
     assert [(row["registrar"], row["state"], row["gone"]) for row in rows] == [
-        ("sip:b", "registered", False), ("sip:c", "registered", True),
+        ("sip:b", "registered", False), ("sip:c", "registered", True), ("sip:b", "failing", False),
     ]
     assert rows[0]["bound_until_time"].tzinfo is not None
