@@ -17,7 +17,7 @@ from typing import Literal
 
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import QuerySet, TextChoices
 
 from trunkmgr.exceptions import UndecryptableSecret
 from trunkmgr.models import Change, Provider, UacReg, UacRegOptions
@@ -43,6 +43,14 @@ _NUMBER = re.compile(r"-?[0-9]{1,9}")
 _OPEN_COLUMNS = tuple(column for column in SEED_COLUMNS if column not in SECRET_COLUMNS)
 
 Progress = Callable[[int, int], None]
+
+
+#: Columns of one word out of some, and the word that an empty one means.
+_CHOICES: dict[str, TextChoices] = {
+    "inbound_identity": UacRegOptions.InboundIdentity.KEEP,
+    "inbound_from": UacRegOptions.InboundFrom.PROVIDER,
+    "authentication": UacRegOptions.Authentication.PASSWORD,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,12 +203,8 @@ def _plan_row(row: FileRow, stored: UacReg | None, providers: dict[str, Provider
         try:
             if column == "provider":
                 options.provider = _provider(text, providers)
-            elif column == "inbound_identity":
-                options.inbound_identity = _identity(text)
-            elif column == "inbound_from":
-                options.inbound_from = _inbound_from(text)
-            elif column == "authentication":
-                options.authentication = _authentication(text)
+            elif column in _CHOICES:
+                setattr(options, column, _choice(text, _CHOICES[column]))
             elif column in ("max_calls", "max_rate", "qualify"):
                 setattr(options, column, _number(column, text or "0"))
             elif column in ("at_once", "outbound", "gin"):
@@ -254,22 +258,11 @@ def _provider(name: str, providers: dict[str, Provider]) -> Provider | None:
     return providers[name]
 
 
-def _identity(text: str) -> str:
-    if text and text not in UacRegOptions.InboundIdentity.values:
-        raise ValueError(f"Write one of {', '.join(UacRegOptions.InboundIdentity.values)}.")
-    return text or UacRegOptions.InboundIdentity.KEEP.value
-
-
-def _inbound_from(text: str) -> str:
-    if text and text not in UacRegOptions.InboundFrom.values:
-        raise ValueError(f"Write one of {', '.join(UacRegOptions.InboundFrom.values)}.")
-    return text or UacRegOptions.InboundFrom.PROVIDER.value
-
-
-def _authentication(text: str) -> str:
-    if text and text not in UacRegOptions.Authentication.values:
-        raise ValueError(f"Write one of {', '.join(UacRegOptions.Authentication.values)}.")
-    return text or UacRegOptions.Authentication.PASSWORD.value
+def _choice(text: str, usual: TextChoices) -> str:
+    words = type(usual).values
+    if text and text not in words:
+        raise ValueError(f"Write one of {', '.join(words)}.")
+    return text or str(usual)
 
 
 def _yes_or_no(text: str) -> bool:

@@ -148,10 +148,8 @@ class Command(OrderCommand):
             "inbound_from": str(own.inbound_from),
             "registrars": own.registrars, "at_once": own.at_once, "outbound_proxy": own.outbound_proxy,
             "digest_minimum": str(own.digest_minimum), "authentication": str(own.authentication),
-            "numbers": own.numbers,
-            "max_calls": own.max_calls, "max_rate": own.max_rate, "qualify": own.qualify,
-            "outbound": own.outbound, "gin": own.gin,
-            "note": own.note,
+            "numbers": own.numbers, "max_calls": own.max_calls, "max_rate": own.max_rate, "qualify": own.qualify,
+            "outbound": own.outbound, "gin": own.gin, "note": own.note,
         }
         values["kept_in"] = "UAC_REG_DB_URL" if foreign.is_foreign(account) else "our database"
         counted = coverage.until(live, now)
@@ -212,8 +210,7 @@ class Command(OrderCommand):
             name: options[name]
             for name in (
                 "inbound_identity", "inbound_from", "registrars", "at_once", "outbound_proxy", "digest_minimum",
-                "authentication", "numbers", "max_calls", "max_rate", "qualify", "outbound", "gin",
-                "note",
+                "authentication", "numbers", "max_calls", "max_rate", "qualify", "outbound", "gin", "note",
             )
             if options[name] is not None
         }
