@@ -441,7 +441,8 @@ class Exchange:
         if code < 300 and submission.answers:
             submission.accepted(message, agent.nonces, now)
             agent.strength.took([(x.challenge, x.credentials) for x in submission.answers.values()])
-            self._digest = next(iter(submission.answers.values())).challenge.algorithm.decode()
+            taken = next(iter(submission.answers.values())).challenge
+            self._digest, self._realm_seen = taken.algorithm.decode(), taken.realm.decode("utf-8", "replace")
         self._end(self._outcome(now, "", message, code))
 
     def _failure(self, error: SipError, now: float) -> None:

@@ -7,8 +7,10 @@ from itertools import pairwise
 import pytest
 
 from sipengine.events import RegistrationState as State
-from sipengine.events import Trigger
+from sipengine.events import Target, Trigger
 from sipengine.message import Message
+from sipengine.uac.request import Outcome
+from sipengine.uac.trial import Trial
 from tests.sipengine.uac.registrar import REALM, Network, Reply, account, challenging, granting
 from tests.sipengine.uac.test_registration import registered
 
@@ -259,3 +261,14 @@ def test_an_account_known_by_its_address_needs_none() -> None:
     network = Network(granting())
     registered(network, auth_password="")
     assert not network.sent[-1].authorized
+
+
+def test_what_was_proven_unasked_names_its_realm() -> None:
+    network = Network(challenging(granting()))
+    registered(network)
+    outcomes: list[Outcome] = []
+    trial = Trial(network.registrations, account(), (Target("udp", ("192.0.2.9", 5070)),), 5.0)
+    trial.query(outcomes.append).start(network.now)
+    network.run(1)
+    assert len(network.sent) == 3, "no challenge was needed"
+    assert [(each.code, each.realm_seen, each.digest) for each in outcomes] == [(200, REALM, "MD5")]
